@@ -1,0 +1,240 @@
+"""A worker: builds the runtime objects from settings, serves, stops gracefully.
+
+The only place that puts the data plane together. It runs in the foreground until SIGTERM or
+SIGINT; then it accepts nothing more, closes idle connections, lets exchanges under way end for
+``graceful_timeout``, and ends. A second signal ends it at once.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+from functools import partial
+
+import uvloop
+
+from proxy.core.balancer import Balancer
+from proxy.core.errors import ConfigError, Mistake
+from proxy.core.http1 import Limits
+from proxy.core.mapping import Mapping, MappingTable
+from proxy.core.settings import Compat, LogFormat, Settings
+from proxy.core.settings import Frontend as FrontendSettings
+from proxy.core.settings import Limits as LimitSettings
+from proxy.core.values import listen_host_port
+from proxy.dataplane.access_log import AccessLog
+from proxy.dataplane.clock import Clock
+from proxy.dataplane.deadlines import Deadlines
+from proxy.dataplane.frontend import TLS_SHUTDOWN, Frontend, FrontendConnection
+from proxy.dataplane.pool import MemberPool, Pools
+from proxy.dataplane.tls import server_context
+
+log = logging.getLogger("balanceme")
+
+# Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
+BACKLOG = 4096
+# Quiet connections are probed, so that NAT and firewalls don't forget them (D40): the first probe
+# after so many seconds, then so often.
+KEEPALIVE_IDLE = 120
+KEEPALIVE_INTERVAL = 30
+
+
+class Worker:
+    """One process's frontends, balancers and pools."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        """Build everything; raises ConfigError when a certificate or an address can't be used."""
+        self.settings = settings
+        self._loop = loop
+        self._apache = settings.compat is Compat.APACHE
+        self._clock = Clock()
+        self._deadlines = Deadlines(loop, self._clock.monotonic)
+        self._access_log = _access_log(settings, self._clock)
+        self._deadlines.ticks.append(self._access_log.flush)
+        self._connections: set[FrontendConnection] = set()
+        self._stopping = False
+        self._servers: list[asyncio.Server] = []
+        self.balancers = {
+            name: Balancer(name, balancer, apache=self._apache)
+            for name, balancer in settings.balancers.items()
+        }
+        # A member's answers have the limits of the first frontend, which are the widest asked for.
+        limits = _limits(settings.frontends[0].limits)
+        self._pools: Pools = {
+            member: MemberPool(member, limits, self._clock, self._deadlines)
+            for balancer in self.balancers.values()
+            for member in balancer.members
+        }
+        self._frontends = [
+            (self._frontend(frontend), _tls_context(frontend, index))
+            for index, frontend in enumerate(settings.frontends)
+        ]
+
+    def _frontend(self, settings: FrontendSettings) -> Frontend:
+        mappings = [
+            Mapping(mapping, self.balancers[mapping.balancer], apache=self._apache)
+            for mapping in settings.mappings
+        ]
+        return Frontend(
+            mappings=MappingTable(mappings),
+            pools=self._pools,
+            timeouts=settings.timeouts,
+            limits=_limits(settings.limits),
+            clock=self._clock,
+            deadlines=self._deadlines,
+            access_log=self._access_log,
+            connections=self._connections,
+            server_name=settings.server_name or socket.getfqdn(),
+            port=listen_host_port(settings.listen)[1],
+            tls=bool(settings.certificates),
+            server=self.settings.server.encode(),
+            keep_alive_requests=settings.keep_alive_requests,
+            redirect_port=self._twin_port() if settings.redirect_to_https else None,
+            trusted=self.settings.trusted_proxies,
+            apache=self._apache,
+            stopping=lambda: self._stopping,
+        )
+
+    def _twin_port(self) -> int:
+        """The port of the first frontend that speaks TLS."""
+        twin = next(frontend for frontend in self.settings.frontends if frontend.certificates)
+        return listen_host_port(twin.listen)[1]
+
+    async def start(self) -> None:
+        """Accept connections from now on; raises ConfigError for an address that is taken."""
+        for index, (frontend, context) in enumerate(self._frontends):
+            sock = _listen(self.settings.frontends[index].listen, index)
+            handshake = frontend.timeouts.handshake if context else None
+            server = await self._loop.create_server(
+                lambda frontend=frontend: FrontendConnection(frontend),
+                sock=sock,
+                ssl=context,
+                backlog=BACKLOG,
+                ssl_handshake_timeout=handshake,
+                ssl_shutdown_timeout=TLS_SHUTDOWN if context else None,
+            )
+            self._servers.append(server)
+        self._deadlines.start()
+
+    async def stop(self) -> None:
+        """Stop gracefully: exchanges under way may end within ``graceful_timeout``."""
+        self._stopping = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.close_when_idle()
+        deadline = self._clock.monotonic() + self.settings.graceful_timeout
+        while self._connections and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - once in a life
+            await asyncio.sleep(0.05)
+        for connection in list(self._connections):
+            connection.abort()
+        for pool in self._pools.values():
+            pool.close()
+        self._deadlines.stop()
+        self._access_log.flush()
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal says stop; the exit status. Raises ConfigError before serving."""
+    files = _raise_file_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, files))
+
+
+async def _serve(settings: Settings, files: int) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_exception)
+    worker = Worker(settings, loop)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_or_end, stop)
+    await worker.start()
+    # What was made so far lives as long as the worker; the collector needn't look at it (P8).
+    gc.collect()
+    gc.freeze()
+    listens = ", ".join(frontend.listen for frontend in settings.frontends)
+    log.info("serving on %s, with room for %d connections", listens, files // 2)
+    await stop.wait()
+    log.info("stopping: exchanges under way may take %g s", settings.graceful_timeout)
+    await worker.stop()
+    return 0
+
+
+def _stop_or_end(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        log.warning("stopped at once by a second signal")
+        os._exit(1)
+    stop.set()
+
+
+def _exception(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What nobody caught: a client that breaks its TLS is no news, the rest is a mistake of ours."""
+    error = context.get("exception")
+    if isinstance(error, OSError | ssl.SSLError):
+        log.debug("%s: %s", context.get("message"), error)
+    else:
+        exc_info = error if isinstance(error, BaseException) else None
+        log.error("a mistake in balanceme: %s", context.get("message"), exc_info=exc_info)
+
+
+def _tls_context(settings: FrontendSettings, index: int) -> ssl.SSLContext | None:
+    if not settings.certificates:
+        return None
+    return server_context(settings.certificates, ("frontends", index, "tls"))
+
+
+def _limits(settings: LimitSettings) -> Limits:
+    return Limits(settings.request_line, settings.field, settings.fields, settings.head)
+
+
+def _access_log(settings: Settings, clock: Clock) -> AccessLog:
+    wanted = settings.access_log
+    if wanted is None:
+        return AccessLog(None, LogFormat.COMBINED, clock)
+    if wanted.path == "-":
+        fd = sys.stdout.fileno()
+    else:
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            fd = os.open(wanted.path, flags, 0o640)
+        except OSError as error:
+            message = f"{wanted.path} can't be written: {error.strerror}"
+            raise ConfigError([Mistake(("access_log", "path"), message)]) from error
+    return AccessLog(partial(os.write, fd), wanted.format, clock)
+
+
+def _listen(listen: str, index: int) -> socket.socket:
+    host, port = listen_host_port(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # [::] is IPv6 alone, so that 0.0.0.0 can stand beside it on every system.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Accepted connections inherit these.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        text = f"can't listen on {listen}: {error.strerror}"
+        if isinstance(error, PermissionError):
+            text += "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+        raise ConfigError([Mistake(("frontends", index, "listen"), text)]) from error
+    return sock
+
+
+def _raise_file_limit() -> int:
+    """As many open files as the system allows (P9); how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft

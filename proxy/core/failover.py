@@ -1,0 +1,103 @@
+"""After a failed attempt: try again, or give up, and does it count against the member.
+
+One sentence: nothing sent, any request may go to another member; sent but nothing answered, only
+an idempotent one, once, and only when a reused connection turned out dead; answered, never.
+
+| what failed | again | status | member in error |
+|---|---|---|---|
+| REFUSED, CONNECT_TIMEOUT, UNRESOLVED | another member, any method, body and all | 503 | yes |
+| NO_CONNECTION: none free in time | another member, any method | 503 | no (Apache: yes) |
+| CLOSED before an answer, reused connection | same member, new connection, if idempotent | 502 | no |
+| CLOSED before an answer | no | 502 | no |
+| RESPONSE_TIMEOUT | no | 504 (Apache: 502) | no |
+| BAD_RESPONSE | no | 502 | no |
+| SENDING: lost while the body was sent | no | 502 | no |
+
+A client whose connection served requests before learns of CLOSED by the closed connection: it may
+then send an idempotent request again by itself (F1).
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+# RFC 9110 section 9.2.2.
+IDEMPOTENT = frozenset(
+    (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH")
+)
+
+
+class Failure(Enum):
+    """How an attempt failed."""
+
+    REFUSED = "connection refused"
+    CONNECT_TIMEOUT = "connect timeout"
+    UNRESOLVED = "name not resolved"
+    NO_CONNECTION = "no free connection in time"
+    CLOSED = "closed without an answer"
+    RESPONSE_TIMEOUT = "no answer in time"
+    BAD_RESPONSE = "malformed answer"
+    SENDING = "lost while the body was sent"
+
+
+class Next(Enum):
+    """What to do next."""
+
+    OTHER_MEMBER = 1
+    SAME_MEMBER = 2
+    ANSWER = 3
+    CLOSE_CLIENT = 4
+
+
+class Verdict(NamedTuple):
+    """What follows from a failure; ``status`` and ``reason`` are for ``Next.ANSWER``."""
+
+    next: Next
+    member_in_error: bool
+    status: int = 502
+    reason: str = ""
+
+
+class Attempt(NamedTuple):
+    """The facts of a failed attempt."""
+
+    failure: Failure
+    method: bytes
+    has_body: bool
+    # The connection to the member had carried an exchange before.
+    reused: bool
+    # The client's connection had carried an exchange before.
+    later_request: bool
+    # Failover attempts that are left.
+    left: int
+
+
+_NOTHING_SENT = frozenset(
+    (Failure.REFUSED, Failure.CONNECT_TIMEOUT, Failure.UNRESOLVED, Failure.NO_CONNECTION)
+)
+
+
+def judge(attempt: Attempt, *, apache: bool = False) -> Verdict:
+    """Again or give up (F1, F2, F5 with section X); ``apache`` as Apache would."""
+    failure = attempt.failure
+    if failure in _NOTHING_SENT:
+        return _nothing_sent(attempt, apache=apache)
+    if failure is Failure.CLOSED:
+        if attempt.reused and attempt.method in IDEMPOTENT and not attempt.has_body:
+            return Verdict(Next.SAME_MEMBER, member_in_error=False)
+        if attempt.later_request:
+            return Verdict(Next.CLOSE_CLIENT, member_in_error=apache and not attempt.reused)
+        return Verdict(Next.ANSWER, member_in_error=False, reason="Proxy Error")
+    if failure is Failure.RESPONSE_TIMEOUT:
+        status = 502 if apache else 504
+        return Verdict(Next.ANSWER, member_in_error=False, status=status, reason="Proxy Error")
+    return Verdict(Next.ANSWER, member_in_error=False, reason="Bad Gateway")
+
+
+def _nothing_sent(attempt: Attempt, *, apache: bool) -> Verdict:
+    failure = attempt.failure
+    in_error = apache or failure is not Failure.NO_CONNECTION
+    if apache and failure is Failure.UNRESOLVED:
+        return Verdict(Next.ANSWER, in_error, 500, "Proxy Error")
+    if attempt.left > 0:
+        return Verdict(Next.OTHER_MEMBER, in_error)
+    return Verdict(Next.ANSWER, in_error, 503, "Service Unavailable")

@@ -1,0 +1,364 @@
+"""The heads we write: a request's for the member, a response's for the client.
+
+Each is built anew from what ``http1`` understood. Fields that belong to one connection go first,
+whatever the message names in Connection, and only then our own are added, so that nobody can have
+ours removed (RFC 9110 section 7.6.1, H40, H41).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from email.utils import formatdate, mktime_tz, parsedate_tz
+from http import HTTPStatus
+
+from proxy.core.errors import ClientError
+from proxy.core.http1 import Field, RequestHead, ResponseHead
+
+# RFC 9110 section 7.6.1 and R5; lengths and codings are written anew with the body's framing.
+_HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_FORWARDED = frozenset(
+    (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-server", b"x-forwarded-proto")
+)
+# What a client could say about itself, only to be believed of a trusted proxy (H43); Proxy would
+# become HTTP_PROXY in a CGI program (D92).
+_CLAIMS = frozenset((b"forwarded", b"proxy", b"x-forwarded-port", b"x-real-ip"))
+_REQUEST_DROPPED = _HOP_BY_HOP | _FORWARDED | _CLAIMS | {b"host"}
+_TRUSTED_DROPPED = _HOP_BY_HOP | _FORWARDED | {b"host", b"proxy"}
+_APACHE_DROPPED = _HOP_BY_HOP | {b"host"}
+# P5; Content-Length stays where the body keeps its length. Date, Server and Set-Cookie move.
+_RESPONSE_DROPPED = frozenset(
+    (
+        b"connection",
+        b"date",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"server",
+        b"set-cookie",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_RESPONSE_DROPPED_LENGTH = _RESPONSE_DROPPED | {b"content-length"}
+# Options that name no field worth removing: the usual case needs no set of its own.
+_USUAL_OPTIONS = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
+_LOCATIONS = (b"location", b"content-location", b"uri", b"destination")
+_DATES = (b"date", b"expires", b"last-modified")
+
+STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+
+class Forwarded:
+    """What members are told about a client, for one connection (R7, D29, D30)."""
+
+    __slots__ = ("_after_host", "apache", "client", "proto", "server_name", "trusted")
+
+    def __init__(self, client: str, server_name: str, *, tls: bool, trusted: bool) -> None:
+        self.client = client.encode()
+        self.server_name = server_name.encode()
+        self.proto = b"https" if tls else b"http"
+        self.trusted = trusted
+        self.apache = False
+        self._after_host = b"X-Forwarded-Server: %b\r\nX-Forwarded-Proto: %b\r\n" % (
+            self.server_name,
+            self.proto,
+        )
+
+    def lines(self, head: RequestHead) -> bytes:
+        """The X-Forwarded lines for one request; a client's own values are replaced."""
+        if self.trusted and not _FORWARDED.isdisjoint(head.known):
+            return self._appended(head)
+        if head.host is None:
+            return b"X-Forwarded-For: %b\r\n%b" % (self.client, self._after_host)
+        return b"X-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\n%b" % (
+            self.client,
+            head.host,
+            self._after_host,
+        )
+
+    def own(self, head: RequestHead) -> list[tuple[bytes, bytes, bytes | None]]:
+        """Key, name and our value of the three fields that Apache adds."""
+        return [
+            (b"x-forwarded-for", b"X-Forwarded-For", self.client),
+            (b"x-forwarded-host", b"X-Forwarded-Host", head.host),
+            (b"x-forwarded-server", b"X-Forwarded-Server", self.server_name),
+        ]
+
+    def _appended(self, head: RequestHead) -> bytes:
+        """A trusted proxy's values, with ours behind them; its scheme counts."""
+        lines = []
+        for key, name, value in self.own(head):
+            values = [part for part in (head.joined(key), value) if part]
+            if values:
+                lines.append(b"%b: %b\r\n" % (name, b", ".join(values)))
+        proto = head.known.get(b"x-forwarded-proto", b"").lower()
+        proto = proto if proto in (b"http", b"https") else self.proto
+        lines.append(b"X-Forwarded-Proto: %b\r\n" % proto)
+        return b"".join(lines)
+
+
+def member_request(
+    head: RequestHead, target: bytes, host: bytes, forwarded: Forwarded, tail: bytes
+) -> bytes:
+    """The request head for a member (R1 to R9).
+
+    ``target`` is the mapped path with the query, ``tail`` the lines of the body's framing and
+    the connection. Raises ClientError for a malformed Max-Forwards (R16).
+    """
+    fields = head.fields
+    if b"max-forwards" in head.known:
+        fields = _fewer_forwards(fields)
+    if forwarded.apache:
+        lines = _apache_fields(head, fields, forwarded)
+        ours = b""
+    else:
+        dropped = _TRUSTED_DROPPED if forwarded.trusted else _REQUEST_DROPPED
+        if b"expect" in head.known and not head.expects_continue:
+            dropped |= {b"expect"}
+        if not head.options <= _USUAL_OPTIONS:
+            dropped |= head.options
+        lines = [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
+        ours = forwarded.lines(head)
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
+        head.method,
+        target,
+        host,
+        b"".join(lines),
+        ours,
+        tail,
+    )
+
+
+def _apache_fields(head: RequestHead, fields: Iterable[Field], forwarded: Forwarded) -> list[bytes]:
+    """The fields as Apache sends them: equal names joined, ours behind the client's (R3, R7)."""
+    dropped = _APACHE_DROPPED | head.options
+    merged: dict[bytes, tuple[bytes, bytes]] = {}
+    for key, name, value in fields:
+        if key in dropped:
+            continue
+        if key in merged:
+            spelling, before = merged[key]
+            merged[key] = (spelling, b"%b, %b" % (before, value))
+        else:
+            merged[key] = (name, value)
+    for key, name, own in forwarded.own(head):
+        if own is None:
+            continue
+        spelling, sent = merged.get(key, (name, b""))
+        merged[key] = (spelling, b"%b, %b" % (sent, own) if sent else own)
+    return [b"%b: %b\r\n" % field for field in merged.values()]
+
+
+def _fewer_forwards(fields: Iterable[Field]) -> list[Field]:
+    return [
+        (key, name, b"%d" % (max_forwards(value) - 1)) if key == b"max-forwards" else field
+        for field in fields
+        for key, name, value in (field,)
+    ]
+
+
+def max_forwards(value: bytes) -> int:
+    """Max-Forwards as a number; raises ClientError if it is none (R16)."""
+    if not re.fullmatch(rb"[0-9]{1,10}", value):
+        raise ClientError(400, "malformed Max-Forwards")
+    return int(value)
+
+
+def framing_line(head: RequestHead, whole: int | None) -> tuple[bytes, bool]:
+    """How the member learns of the body's end, and whether that is by chunks (R9).
+
+    ``whole`` is the body's length if all of it is there already: a chunked body that is gets a
+    length.
+    """
+    if not head.chunked:
+        if head.content_length is None:
+            return b"", False
+        return b"Content-Length: %d\r\n" % head.content_length, False
+    if whole is not None and not head.expects_continue:
+        return b"Content-Length: %d\r\n" % whole, False
+    return b"Transfer-Encoding: chunked\r\n", True
+
+
+# --- responses ---------------------------------------------------------------------------------
+
+
+class Rewriting:
+    """How members' own addresses and cookies become ours, for one mapping (P10 to P16)."""
+
+    __slots__ = ("_apache", "_cookie_domain", "_cookie_path", "_origins", "_public")
+
+    def __init__(
+        self,
+        origins: Iterable[bytes],
+        public: bytes,
+        cookie_domain: Mapping[str, str],
+        cookie_path: Mapping[str, str],
+        *,
+        apache: bool = False,
+    ) -> None:
+        """``origins`` are the members' URLs with the mapped path, ``public`` is our prefix."""
+        self._origins = [origin.rstrip(b"/") for origin in origins]
+        self._public = public.rstrip(b"/")
+        self._cookie_domain = [(k.lower().encode(), v.encode()) for k, v in cookie_domain.items()]
+        self._cookie_path = [(k.encode(), v.encode()) for k, v in cookie_path.items()]
+        self._apache = apache
+
+    def location(self, value: bytes, base: bytes) -> bytes:
+        """An address of a member's as ours; ``base`` is ``https://host`` (P11).
+
+        What follows the member's URL must begin a path, a query or a fragment; Apache doesn't
+        ask for that, so that ``http://server1.evil`` counts as ``http://server1``.
+        """
+        for origin in self._origins:
+            if value[: len(origin)].lower() != origin.lower():
+                continue
+            rest = value[len(origin) :]
+            if rest[:1] in (b"/", b"?", b"#") or not rest or self._apache:
+                slash = b"" if rest[:1] == b"/" else b"/"
+                return base + self._public + slash + rest
+        return value
+
+    @property
+    def touches_cookies(self) -> bool:
+        """Whether any cookie may change."""
+        return bool(self._cookie_domain or self._cookie_path)
+
+    def cookie(self, value: bytes) -> bytes:
+        """A member's Set-Cookie with domain and path replaced (P15, P16)."""
+        parts = value.split(b";")
+        for index, part in enumerate(parts[1:], 1):
+            name, equals, text = part.partition(b"=")
+            key = name.strip(b" \t").lower()
+            if key == b"domain":
+                parts[index] = name + equals + self._domain(text)
+            elif key == b"path":
+                parts[index] = name + equals + self._path(text)
+        return b";".join(parts)
+
+    def _domain(self, text: bytes) -> bytes:
+        for theirs, ours in self._cookie_domain:
+            matches = text.lower().startswith(theirs) if self._apache else text.lower() == theirs
+            if matches:
+                return ours
+        return text
+
+    def _path(self, text: bytes) -> bytes:
+        for theirs, ours in self._cookie_path:
+            if text.startswith(theirs):
+                return ours
+        return text
+
+
+class ResponseLines:
+    """What our side adds to one response: the lines before and behind the member's own."""
+
+    __slots__ = ("cookie", "date", "server", "tail")
+
+    def __init__(self, date: bytes, server: bytes, cookie: bytes) -> None:
+        self.date = date
+        self.server = server
+        self.cookie = cookie
+        self.tail = b""
+
+
+def client_response(
+    head: ResponseHead,
+    lines: ResponseLines,
+    rewriting: Rewriting,
+    base: Callable[[], bytes],
+    *,
+    length: bool,
+) -> bytes:
+    """The response head for the client (P1 to P5, P10 to P16).
+
+    ``base`` gives our ``https://host`` for this request, ``length`` tells whether Content-Length
+    stays.
+    """
+    known = head.known
+    fields = head.fields
+    if not known.keys().isdisjoint(_REWRITTEN):
+        fields = _rewritten(fields, rewriting, base)
+    dropped = _RESPONSE_DROPPED if length else _RESPONSE_DROPPED_LENGTH
+    if not head.options <= _USUAL_OPTIONS:
+        dropped |= head.options
+    kept = [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
+    if b"set-cookie" in known:
+        kept += [
+            b"%b: %b\r\n" % (name, value) for key, name, value in fields if key == b"set-cookie"
+        ]
+    date = known.get(b"date")
+    server = known.get(b"server")
+    return b"HTTP/1.1 %d %b\r\nDate: %b\r\nServer: %b\r\n%b%b%b\r\n" % (
+        head.status,
+        head.reason,
+        lines.date if date is None else _date(date),
+        lines.server if server is None else server,
+        lines.cookie,
+        b"".join(kept),
+        lines.tail,
+    )
+
+
+def interim_response(head: ResponseHead) -> bytes:
+    """A 1xx response for the client: the member's fields, nothing of ours (P17)."""
+    dropped = _RESPONSE_DROPPED_LENGTH | head.options
+    kept = [b"%b: %b\r\n" % (name, value) for key, name, value in head.fields if key not in dropped]
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(kept))
+
+
+def switching_response(head: ResponseHead) -> bytes:
+    """A 101 response for the client (P26)."""
+    dropped = _HOP_BY_HOP | head.options
+    kept = [b"%b: %b\r\n" % (name, value) for key, name, value in head.fields if key not in dropped]
+    return b"HTTP/1.1 101 %b\r\n%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (
+        head.reason,
+        b"".join(kept),
+        head.known.get(b"upgrade", b""),
+    )
+
+
+_REWRITTEN = frozenset((*_LOCATIONS, b"expires", b"last-modified", b"set-cookie"))
+
+
+def _rewritten(
+    fields: Iterable[Field], rewriting: Rewriting, base: Callable[[], bytes]
+) -> list[Field]:
+    done = []
+    for key, name, value in fields:
+        if key in _LOCATIONS:
+            done.append((key, name, rewriting.location(value, base())))
+        elif key in _DATES:
+            done.append((key, name, _date(value)))
+        elif key == b"set-cookie" and rewriting.touches_cookies:
+            done.append((key, name, rewriting.cookie(value)))
+        else:
+            done.append((key, name, value))
+    return done
+
+
+_OLD_DATE = re.compile(
+    rb"[A-Z][a-z]+day, \d\d-[A-Z][a-z]{2}-\d\d [\d:]{8} GMT"
+    rb"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4}"
+)
+
+
+def _date(value: bytes) -> bytes:
+    """A date of RFC 850 or asctime in the form of RFC 9110 section 5.6.7; others unchanged (P4)."""
+    if len(value) == 29 or _OLD_DATE.fullmatch(value) is None:
+        return value
+    parsed = parsedate_tz(value.decode())
+    return formatdate(mktime_tz(parsed), usegmt=True).encode() if parsed else value

@@ -1,0 +1,90 @@
+"""How a balancer elects: byrequests, bytraffic, bybusyness, with Apache's sequences (B3 to B10).
+
+byrequests gives each member a claim, its lbstatus. With each election every candidate's claim
+grows by its load factor; the first candidate with the highest claim is elected and pays the sum
+of what the candidates got. Load factors 1 and 2 give:
+
+| step | m1 before, after | m2 before, after | elected |
+|---|---|---|---|
+| 1 | 0, 100 | 0, 200 - 300 = -100 | m2 |
+| 2 | 100, 200 - 300 = -100 | -100, 100 | m1 |
+| 3 | -100, 0 | 100, 300 - 300 = 0 | m2 |
+
+A request that follows its session route is no election, but it is paid for like one (B4): every
+usable member's claim grows, and the member pays. Nearly all requests are of this kind, so the
+ledger counts them and pays out when somebody looks: a sticky request costs the same with two
+members as with two hundred.
+"""
+
+from collections.abc import Callable, Sequence
+
+from proxy.core.member import Member
+from proxy.core.settings import LbMethod
+
+
+class Ledger:
+    """The claims (lbstatus) of a balancer's members; nobody else changes them."""
+
+    __slots__ = ("_kept", "_sum", "_usable", "members")
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = members
+        self._usable: list[Member] | None = None
+        self._sum = 0
+        self._kept = 0
+
+    def keep(self, member: Member) -> None:
+        """A sticky request went to ``member`` (B4)."""
+        if self._usable is None:
+            # Members in error count as unusable until somebody considers them again (F6).
+            self._usable = [m for m in self.members if m.permitted() and m.error_since is None]
+            self._sum = sum(m.factor for m in self._usable)
+        self._kept += 1
+        member.lbstatus -= self._sum
+
+    def settle(self) -> None:
+        """Pay out what sticky requests brought; afterwards every lbstatus is exact.
+
+        To be called before a status changes and before an election.
+        """
+        if self._kept and self._usable is not None:
+            for member in self._usable:
+                member.lbstatus += self._kept * member.factor
+        self._kept = 0
+        self._usable = None
+
+
+def byrequests(candidates: Sequence[Member]) -> Member:
+    """The first member with the highest claim (B3)."""
+    best = candidates[0]
+    total = 0
+    for member in candidates:
+        member.lbstatus += member.factor
+        total += member.factor
+        if member.lbstatus > best.lbstatus:
+            best = member
+    best.lbstatus -= total
+    return best
+
+
+def bytraffic(candidates: Sequence[Member]) -> Member:
+    """The first member with the least traffic in both directions by its load factor (B9)."""
+    return min(candidates, key=lambda m: m.sent // m.factor + m.received // m.factor)
+
+
+def bybusyness(candidates: Sequence[Member]) -> Member:
+    """The member with the fewest exchanges under way; byrequests among equals (B10)."""
+    total = 0
+    for member in candidates:
+        member.lbstatus += member.factor
+        total += member.factor
+    best = min(candidates, key=lambda m: (m.busy, -m.lbstatus))
+    best.lbstatus -= total
+    return best
+
+
+LBMETHODS: dict[LbMethod, Callable[[Sequence[Member]], Member]] = {
+    LbMethod.BYREQUESTS: byrequests,
+    LbMethod.BYTRAFFIC: bytraffic,
+    LbMethod.BYBUSYNESS: bybusyness,
+}

@@ -1,0 +1,174 @@
+"""Host and path to balancer: the request's target, its canonical path, and the mapping for it.
+
+The path is decoded, normalised and encoded again (R23), so that a mapping, the member and
+whoever reads the log see the same path however the client spelled it. The query is never touched.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from proxy.core.balancer import Balancer
+from proxy.core.errors import ClientError
+from proxy.core.headers import Rewriting
+from proxy.core.http1 import host_and_port
+from proxy.core.settings import Mapping as MappingSettings
+
+# What stays as it is in a path (R23); everything else is written as %XX.
+_PLAIN_BYTES = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/!$&'()*+,;=:@._~-"
+)
+_NOT_CANONICAL = re.compile(rb"[^A-Za-z0-9/!$&'()*+,;=:@._~-]|//|/\.")
+_ENCODED = [bytes([byte]) if byte in _PLAIN_BYTES else b"%%%02X" % byte for byte in range(256)]
+_PERCENT = re.compile(rb"%(.{0,2})", re.DOTALL)
+_HEX = re.compile(rb"[0-9A-Fa-f]{2}")
+_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)", re.DOTALL)
+_ACTIVESYNC = b"/microsoft-server-activesync"
+
+
+class Target(NamedTuple):
+    """A request's target, understood; ``query`` keeps its ``?``, byte for byte."""
+
+    path: bytes
+    query: bytes
+    host: bytes | None = None
+
+
+def read_target(target: bytes) -> Target:
+    """Origin-form and absolute-form (RFC 9112 section 3.2).
+
+    Raises ClientError: 400 for what is no target, 404 for encoded slashes and NUL (L12).
+    """
+    host = None
+    if target[:1] != b"/":
+        target, host = _other_form(target)
+    if b"#" in target:
+        raise ClientError(400, "fragment in the target")
+    path, mark, query = target.partition(b"?")
+    return Target(canonical_path(path), mark + query, host)
+
+
+def _other_form(target: bytes) -> tuple[bytes, bytes | None]:
+    """The origin-form of a target that isn't one, and the host it names."""
+    if target[:1] == b"?":
+        return b"/" + target, None
+    found = _ABSOLUTE.fullmatch(target)
+    if found is None:
+        raise ClientError(400, "malformed target")
+    host, rest = found.groups()
+    if host_and_port(host) is None:
+        raise ClientError(400, "malformed host in the target")
+    return (rest if rest[:1] == b"/" else b"/" + rest), host
+
+
+def canonical_path(path: bytes) -> bytes:
+    """The path decoded, without ``//`` and dot segments, encoded again (R23)."""
+    if _NOT_CANONICAL.search(path) is None:
+        return path
+    decoded = _PERCENT.sub(_decode, path)
+    segments: list[bytes] = []
+    parts = re.sub(rb"/{2,}", b"/", decoded).split(b"/")[1:]
+    for part in parts:
+        if part == b"..":
+            if not segments:
+                raise ClientError(400, "path leads above the root")
+            segments.pop()
+        elif part != b".":
+            segments.append(part)
+    if parts[-1] in (b".", b".."):
+        segments.append(b"")
+    return b"/" + b"".join([_ENCODED[byte] for byte in b"/".join(segments)])
+
+
+def _decode(found: re.Match[bytes]) -> bytes:
+    digits = found[1]
+    if _HEX.fullmatch(digits) is None:
+        raise ClientError(400, "malformed percent-encoding")
+    byte = int(digits, 16)
+    if byte in b"/\0":
+        raise ClientError(404, "encoded slash or NUL in the path")
+    return bytes([byte])
+
+
+def is_activesync(path: bytes) -> bool:
+    """Whether ``path`` belongs to ActiveSync, where requests may wait for an hour (D1, D34)."""
+    return path[:2] in (b"/M", b"/m") and path[:28].lower() == _ACTIVESYNC
+
+
+class Mapping:
+    """One mapping with the balancer it leads to."""
+
+    __slots__ = ("balancer", "host", "prefix", "rewriting", "settings", "to", "upgrade")
+
+    def __init__(
+        self, settings: MappingSettings, balancer: Balancer, *, apache: bool = False
+    ) -> None:
+        self.settings = settings
+        self.balancer = balancer
+        self.host = settings.host.lower().encode() if settings.host else None
+        self.prefix = settings.path.encode()
+        self.to = settings.to.encode() if settings.to else self.prefix
+        self.upgrade = frozenset(name.lower().encode() for name in settings.upgrade)
+        # A Location is tried for every member, not only the one that answered (P10).
+        places = (
+            [
+                member.origin + self.member_path(self.prefix, member.base_path)
+                for member in balancer.members
+            ]
+            if settings.rewrite_location
+            else []
+        )
+        self.rewriting = Rewriting(
+            places, self.prefix, settings.cookie_domain, settings.cookie_path, apache=apache
+        )
+
+    def fits(self, path: bytes) -> bool:
+        """Whether ``path`` lies under the prefix, at the boundary of a segment (R26)."""
+        prefix = self.prefix
+        if not path.startswith(prefix):
+            return False
+        return prefix[-1:] == b"/" or path[len(prefix) : len(prefix) + 1] in (b"", b"/")
+
+    def member_path(self, path: bytes, base: bytes) -> bytes:
+        """The path on a member whose URL has the path ``base`` (R26, R27)."""
+        if self.to is self.prefix and not base:
+            return path
+        return base + self.to + path[len(self.prefix) :]
+
+    def __repr__(self) -> str:
+        return f"<Mapping {self.settings.host or ''}{self.settings.path}>"
+
+
+class MappingTable:
+    """A frontend's mappings: the most exact host first, then the longest prefix."""
+
+    __slots__ = ("_by_host", "_catch_all", "_general", "_suffixes")
+
+    def __init__(self, mappings: Iterable[Mapping]) -> None:
+        ordered = sorted(mappings, key=lambda mapping: -len(mapping.prefix))
+        self._by_host: dict[bytes, list[Mapping]] = {}
+        self._suffixes: list[Mapping] = []
+        self._general = [mapping for mapping in ordered if mapping.host is None]
+        for mapping in ordered:
+            if mapping.host is not None and mapping.host.startswith(b"*."):
+                self._suffixes.append(mapping)
+            elif mapping.host is not None:
+                self._by_host.setdefault(mapping.host, []).append(mapping)
+        self._suffixes.sort(key=lambda mapping: -len(mapping.host or b""))
+        # The usual case is decided without a search: one mapping that takes everything.
+        only = ordered[0] if len(ordered) == 1 else None
+        self._catch_all = only if only and only.host is None and only.prefix == b"/" else None
+
+    def find(self, host: bytes | None, path: bytes) -> Mapping | None:
+        """The mapping for a Host field's value and a canonical path; None if there is none."""
+        if self._catch_all is not None:
+            return self._catch_all
+        parts = host_and_port(host) if host else None
+        name = parts[0].lower().rstrip(b".") if parts else b""
+        for mapping in self._by_host.get(name, ()):
+            if mapping.fits(path):
+                return mapping
+        for mapping in self._suffixes:
+            if name.endswith((mapping.host or b"*")[1:]) and mapping.fits(path):
+                return mapping
+        return next((mapping for mapping in self._general if mapping.fits(path)), None)

@@ -1,0 +1,102 @@
+"""A member while the proxy runs: three axes of status, counters, and what is derived of them.
+
+What the operator set, what health checks observed and what traffic ran into never overwrite each
+other; ``usable`` joins them:
+
+| operator | checks | traffic | by the session route | elected |
+|---|---|---|---|---|
+| enabled | passed | fine | yes | yes |
+| drain | passed | fine | yes | no |
+| disabled, stopped | any | any | no | no |
+| any | failed | any | no | no |
+| any | any | in error, retry time not over | no | no |
+| any | any | in error, retry time over | as if fine | as if fine |
+
+All changes go through the member's ``Balancer``, since the others' lbstatus depends on them (B4).
+"""
+
+from urllib.parse import urlsplit
+
+from proxy.core.settings import Balancer as BalancerSettings
+from proxy.core.settings import Member as MemberSettings
+from proxy.core.settings import OperatorStatus
+
+
+class Member:
+    """One server of a balancer."""
+
+    __slots__ = (
+        "base_path",
+        "busy",
+        "check_failed",
+        "elected",
+        "error_since",
+        "factor",
+        "host",
+        "host_field",
+        "lbstatus",
+        "operator",
+        "origin",
+        "port",
+        "received",
+        "redirect_route",
+        "retry_after",
+        "route",
+        "sent",
+        "settings",
+        "timeouts",
+    )
+
+    def __init__(self, settings: MemberSettings, balancer: BalancerSettings) -> None:
+        url = urlsplit(settings.url)
+        self.settings = settings
+        self.timeouts = settings.timeouts or balancer.timeouts
+        self.host = url.hostname or ""
+        self.port = url.port or 80
+        # The port is left out when it is 80 (R4); urlsplit has taken the brackets off.
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        self.host_field = (name if self.port == 80 else f"{name}:{self.port}").encode()
+        # As configured, for Location (P11); the slash at the end belongs to the path.
+        self.origin = f"{url.scheme}://{url.netloc}".encode()
+        self.base_path = url.path.encode()
+        self.route = settings.route.encode() if settings.route else None
+        self.redirect_route = settings.redirect_route.encode() if settings.redirect_route else None
+        self.retry_after = settings.retry_after
+        self.factor = round(settings.load_factor * 100)
+
+        self.operator = settings.status
+        self.check_failed = False
+        self.error_since: float | None = None
+
+        # Written by the balancer's ledger alone.
+        self.lbstatus = 0
+        self.elected = 0
+        self.busy = 0
+        self.sent = 0
+        self.received = 0
+
+    def permitted(self) -> bool:
+        """Whether operator and checks let it take requests, whatever traffic ran into."""
+        return not self.check_failed and (
+            self.operator is OperatorStatus.ENABLED or self.operator is OperatorStatus.DRAIN
+        )
+
+    def in_error(self, now: float) -> bool:
+        """Whether traffic failed less than the retry time ago (F6)."""
+        return self.error_since is not None and now - self.error_since <= self.retry_after
+
+    def usable(self, now: float) -> bool:
+        """Whether it may get a request of its own sessions now (B2)."""
+        return self.permitted() and not self.in_error(now)
+
+    def status(self, now: float) -> str:
+        """The status in the operator's words."""
+        words = [] if self.operator is OperatorStatus.ENABLED else [self.operator.value]
+        if self.check_failed:
+            words.append("check failed")
+        if self.in_error(now):
+            words.append("in error")
+        return ", ".join(words) or "ok"
+
+    def __repr__(self) -> str:
+        return f"<Member {self.settings.route or self.settings.url} busy={self.busy}>"

@@ -1,0 +1,127 @@
+"""Where one request goes: the choice, the attempts made, and what follows when one fails.
+
+Pure, like everything in ``core``: it decides and keeps the members' ``busy`` counts; connecting,
+sending and waiting are the exchange's part.
+"""
+
+from proxy.core.balancer import Choice, Reason
+from proxy.core.failover import Attempt, Failure, Next, Verdict, judge
+from proxy.core.http1 import RequestHead
+from proxy.core.mapping import Mapping, Target, is_activesync
+from proxy.core.member import Member
+
+
+class Placement:
+    """One request's way to a member, over as many attempts as it takes."""
+
+    __slots__ = (
+        "_apache",
+        "_cookie",
+        "_engaged",
+        "_reconnected",
+        "_text",
+        "_tried",
+        "activesync",
+        "attempts",
+        "choice",
+        "mapping",
+        "member",
+        "target",
+    )
+
+    # The member last chosen; to be read only once ``choose`` has said yes.
+    member: Member
+    choice: Choice
+
+    def __init__(
+        self, mapping: Mapping, target: Target, head: RequestHead, *, apache: bool
+    ) -> None:
+        self.mapping = mapping
+        self.target = target
+        self.activesync = is_activesync(target.path)
+        self.attempts = 0
+        self._text = target.path + target.query
+        self._cookie = head.joined(b"cookie")
+        self._tried: tuple[Member, ...] = ()
+        self._reconnected = False
+        # whether the member counts this request among its busy
+        self._engaged = False
+        self._apache = apache
+
+    def choose(self, now: float) -> bool:
+        """Choose a member for the next attempt; False if there is none."""
+        balancer = self.mapping.balancer
+        choice = balancer.choose(self._text, self._cookie, now, self._tried)
+        if choice.member is None and self._tried:
+            # Attempts are counted, not members: those that are left go round again (F5).
+            self._tried = ()
+            choice = balancer.choose(self._text, self._cookie, now)
+        self.choice = choice
+        if choice.member is None:
+            return False
+        self.member = choice.member
+        self.member.busy += 1
+        self._engaged = True
+        self.attempts += 1
+        return True
+
+    def failed(
+        self, failure: Failure, head: RequestHead, now: float, *, reused: bool, later_request: bool
+    ) -> Verdict:
+        """An attempt has failed before anything was answered: what follows (F1 to F5).
+
+        ``reused``: its connection had carried an exchange before; ``later_request``: the
+        client's had. In the verdict, ``member_in_error`` is true only when that is news.
+        """
+        member, balancer = self.member, self.mapping.balancer
+        left = balancer.max_attempts - (self.attempts - 1)
+        if self._apache and member.settings.ignore_errors:
+            left = 0  # Apache's retry loop ends with a member that is still usable (F8)
+        attempt = Attempt(
+            failure=failure,
+            method=head.method,
+            has_body=head.has_body,
+            reused=reused and not self._reconnected,
+            later_request=later_request,
+            left=left,
+        )
+        verdict = judge(attempt, apache=self._apache)
+        if verdict.member_in_error:
+            news = balancer.put_in_error(member, now)
+            verdict = verdict._replace(member_in_error=news)
+        if verdict.next is Next.SAME_MEMBER:
+            self._reconnected = True
+        elif verdict.next is Next.OTHER_MEMBER:
+            self._tried = (*self._tried, member)
+            self.leave()
+        elif verdict.status == 503 and not self._apache:
+            # Nobody served the session: it stays where it was, for the next request to try.
+            self.leave()
+            self.choice = self.choice._replace(member=None, reason=Reason.NOBODY, cookie_route=None)
+        return verdict
+
+    def leave(self) -> None:
+        """The member has nothing more to do with this request."""
+        if self._engaged:
+            self._engaged = False
+            self.member.busy -= 1
+
+    def cookie_line(self, second: int, *, tls: bool) -> bytes:
+        """The Set-Cookie line that the choice asks for, for a request that arrived in ``second``."""
+        route = self.choice.cookie_route
+        cookie = self.mapping.balancer.session_cookie
+        if route is None or cookie is None:
+            return b""
+        return cookie.line(route, second, tls=tls)
+
+    @property
+    def response_timeout(self) -> float:
+        """How long the member may be silent, in seconds (F16, D33)."""
+        timeout = self.mapping.settings.response_timeout
+        if timeout is not None:
+            return timeout
+        timeouts = self.member.timeouts
+        return timeouts.activesync if self.activesync else timeouts.response
+
+    def __repr__(self) -> str:
+        return f"<Placement {self.mapping!r} attempts={self.attempts}>"

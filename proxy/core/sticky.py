@@ -1,0 +1,156 @@
+"""The session route in a request, and the session cookie in a response (rules S and C).
+
+A route only ever counts as a key into the table of configured members; what a client sent is
+never written back. ``http.cookies`` is unfit here: it loses every cookie of a field in which one
+is odd.
+"""
+
+import re
+from email.utils import formatdate
+
+from proxy.core.settings import Balancer as BalancerSettings
+from proxy.core.settings import Renew, SameSite
+from proxy.core.settings import SessionCookie as SessionCookieSettings
+
+
+class StickySession:
+    """Finds the session route in a request's target and Cookie field."""
+
+    __slots__ = ("_apache", "_cookie", "_cookie_name", "_marker", "_parameter", "_separator")
+
+    def __init__(self, settings: BalancerSettings, *, apache: bool = False) -> None:
+        cookie, _, parameter = (settings.sticky_session or "").encode().partition(b"|")
+        parameter = parameter or cookie
+        separator = settings.sticky_separator
+        self._separator = None if separator == "off" else separator.encode()
+        self._cookie_name = cookie
+        # A cookie stands at the start or behind ; or , (S5); an empty one is passed over.
+        self._cookie = re.compile(rb"(?:^|[;,])[ \t]*" + re.escape(cookie) + rb"[ \t]*=([^;,]+)")
+        ends = rb"?&;" if settings.semicolon_ends_parameter else rb"?&"
+        self._marker = parameter + b"="
+        self._parameter = re.compile(
+            re.escape(self._marker) + rb"[" + ends + rb"]*([^" + ends + rb"]+)"
+        )
+        self._apache = apache
+
+    def session_route(self, target: bytes, cookie: bytes | None) -> bytes | None:
+        """The route that the client asks for; None if it asks for none (S1 to S11).
+
+        ``target`` is path and query, ``cookie`` the joined Cookie field. The URL wins, even
+        when its value holds no route.
+        """
+        if self._marker in target:
+            found = self._parameter.search(target)
+            if found is not None:
+                return self._route(found[1])
+        if cookie is None:
+            return None
+        if self._apache:
+            return self._route(_apache_cookie(cookie, self._cookie_name))
+        found = self._cookie.search(cookie)
+        return None if found is None else self._route(found[1])
+
+    def _route(self, value: bytes) -> bytes | None:
+        """What follows the first separator (S8); None for no or an empty route (S9)."""
+        if self._separator is None:
+            return value or None
+        return value.partition(self._separator)[2] or None
+
+
+def _apache_cookie(text: bytes, name: bytes) -> bytes:
+    """The cookie's value the way mod_proxy_balancer looks for it, odd rows of S5 included."""
+    start = text.find(name)
+    while start >= 0:
+        if start == 0 or text[start - 1] in b";, \t":
+            start += len(name)
+            while text[start : start + 1] in (b" ", b"\t"):
+                start += 1
+            if text[start : start + 1] == b"=" and len(text) > start + 1:
+                return re.split(rb"[;,]", text[start + 1 :], maxsplit=1)[0]
+            start += 1  # the character after a bare name is swallowed
+        start = text.find(name, start + 1)
+    return b""
+
+
+def expires(when: float) -> str:
+    """``Sun, 22-Nov-2026 14:15:57 GMT`` for seconds since the epoch (C3)."""
+    day, date, month, year, clock, zone = formatdate(when, usegmt=True).split()
+    return f"{day} {date}-{month}-{year} {clock} {zone}"
+
+
+class SessionCookie:
+    """Writes the session cookie for a route (C1 to C5); the text changes once a second."""
+
+    __slots__ = ("_head", "_lifetime", "_lines", "_second", "_tails")
+
+    def __init__(self, settings: SessionCookieSettings, name: str, separator: str) -> None:
+        prefix = "" if separator == "off" else settings.prefix + separator
+        self._head = f"Set-Cookie: {name}={prefix}".encode()
+        self._lifetime = settings.lifetime
+        self._tails = (_tail(settings, tls=False), _tail(settings, tls=True))
+        self._second = -1
+        self._lines: dict[tuple[bytes, bool], bytes] = {}
+
+    def line(self, route: bytes, second: int, *, tls: bool) -> bytes:
+        """The whole header line for a request that arrived in ``second`` (since the epoch)."""
+        if second != self._second:
+            self._second = second
+            self._lines.clear()
+        line = self._lines.get((route, tls))
+        if line is None:
+            line = self._lines[route, tls] = self._build(route, second, tls=tls)
+        return line
+
+    def _build(self, route: bytes, second: int, *, tls: bool) -> bytes:
+        before, after = self._tails[tls]
+        lifetime = ""
+        if self._lifetime:
+            lifetime = f"; expires={expires(second + self._lifetime)}"
+        return self._head + route + f"{before}{lifetime}{after}\r\n".encode()
+
+
+def _tail(settings: SessionCookieSettings, *, tls: bool) -> tuple[str, str]:
+    """The attributes before and after ``expires``, in the order of C5."""
+    before = f"; path={settings.path}"
+    if settings.domain:
+        before += f"; domain={settings.domain}"
+    after = ""
+    if tls if settings.secure is None else settings.secure:
+        after += "; secure"
+    if tls if settings.http_only is None else settings.http_only:
+        after += "; HttpOnly"
+    if settings.same_site is not None:
+        after += f"; SameSite={SameSite(settings.same_site).value}"
+    return before, after
+
+
+class RewriteRules:
+    """The article's rewrite rules: cookie assignment by the text of the Cookie field alone.
+
+    Only for ``compat: apache``. The rules look at the request's cookie as text (C7), so a cookie
+    that merely contains the name or begins with the value counts (C8), and they know nothing of
+    the member that is chosen (C10). The first rule that fires wins (C6); the failover pairs come
+    last, as in the article's include (C12).
+    """
+
+    __slots__ = ("_name", "_own", "_rules")
+
+    def __init__(self, settings: BalancerSettings, cookie: SessionCookieSettings) -> None:
+        name = (settings.sticky_session or "").partition("|")[0].encode()
+        self._name = name
+        self._own = (cookie.own_route or "").encode()
+        # The article writes the separator unescaped, so that it stands for any character.
+        start = re.escape(name) + b"=" + re.escape(cookie.prefix.encode()) + b"."
+        routes = [(self._own, self._own)]
+        if cookie.renew is Renew.ANY:
+            others = (member.route for member in settings.members if member.route)
+            routes += [(route.encode(), route.encode()) for route in others]
+        routes += [(gone.encode(), heir.encode()) for gone, heir in settings.failover.items()]
+        self._rules = [(re.compile(start + re.escape(gone)), heir) for gone, heir in routes]
+
+    def route(self, cookie: bytes | None) -> bytes | None:
+        """The route that the response's cookie names; None if no rule fires."""
+        text = cookie or b""
+        if self._name not in text:
+            return self._own
+        return next((heir for rule, heir in self._rules if rule.search(text)), None)

@@ -1,0 +1,81 @@
+"""The member's side of a request: its head, and its body in the member's framing.
+
+The first part of a body is collected before a member is bothered (R10): small bodies leave in one
+write with a length, a client that is slow with a small body holds nobody's connection, and what is
+collected can be sent to another member when the first refuses.
+"""
+
+from proxy.core import headers
+from proxy.core.framing import ChunkedBody, LengthBody, encode
+from proxy.core.http1 import RequestHead
+from proxy.core.mapping import Mapping
+from proxy.core.member import Member
+from proxy.core.own_answers import upgrade_protocol
+from proxy.core.placement import Placement
+
+# How much of a body is collected before a member is bothered, in bytes (R9, R10).
+PREFETCH = 16304
+
+
+class Request:
+    """One request on its way to a member."""
+
+    __slots__ = ("_chunked", "_held", "_held_size", "body", "complete", "continued", "head")
+
+    def __init__(self, head: RequestHead, body: LengthBody | ChunkedBody | None) -> None:
+        self.head = head
+        self.body = body
+        # whether all of it has arrived
+        self.complete = body is None
+        # whether a client that expects 100 Continue has been told, or didn't wait
+        self.continued = not head.expects_continue
+        # what is collected
+        self._held: list[bytes] = []
+        self._held_size = 0
+        # how the member reads the body
+        self._chunked = False
+
+    def hold(self, piece: bytes) -> None:
+        """Collect a piece of the body."""
+        self._held.append(piece)
+        self._held_size += len(piece)
+
+    @property
+    def collected(self) -> bool:
+        """Whether enough is there to go to a member."""
+        return self.complete or self._held_size >= PREFETCH or self.head.expects_continue
+
+    def encode(self, placement: Placement, forwarded: headers.Forwarded) -> bytes:
+        """The head for the member with what there is of the body, for one write (P4)."""
+        head, target = self.head, placement.target
+        member, mapping = placement.member, placement.mapping
+        path = mapping.member_path(target.path, member.base_path) + target.query
+        host = member.host_field
+        if mapping.settings.preserve_host and head.host is not None:
+            host = head.host
+        whole = self._held_size if self.complete and self._held_size < PREFETCH else None
+        framing, self._chunked = headers.framing_line(head, whole)
+        tail = framing + self._connection_lines(member, mapping)
+        data = headers.member_request(head, path, host, forwarded, tail)
+        if self.body is None:
+            return data
+        piece = b"".join(self._held)
+        self._held.clear()
+        return data + self.framed(piece)
+
+    def _connection_lines(self, member: Member, mapping: Mapping) -> bytes:
+        """What the member is told about its connection (R2, R22)."""
+        if mapping.upgrade:
+            protocol = upgrade_protocol(self.head, mapping.upgrade)
+            if protocol is not None:
+                return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
+        if member.settings.reuse_connections:
+            return b"Connection: Keep-Alive\r\n"
+        return b"Connection: close\r\n"
+
+    def framed(self, piece: bytes) -> bytes:
+        """A piece of the body in the member's framing."""
+        return encode(piece, last=self.complete) if self._chunked else piece
+
+    def __repr__(self) -> str:
+        return f"<Request {self.head!r} {'complete' if self.complete else 'incomplete'}>"
