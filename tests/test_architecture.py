@@ -63,7 +63,7 @@ TABLE = {
 }
 # Dependencies that one module alone may import, since they do no I/O.
 MODULE_MAY = {
-    "core/http1.py": {"httptools"},
+    "core/fields.py": {"httptools"},
     "core/settings.py": {"pydantic"},
     "core/reading.py": {"pydantic"},  # its errors become our mistakes
     "core/values.py": {"pydantic"},  # the types of the settings
@@ -277,7 +277,7 @@ def test_nesting_counts_blocks(body: str, depth: int) -> None:
         ("core/sticky.py", "email.utils", "formatdate", True),
         ("core/sticky.py", "email.utils", "localtime", False),
         ("core/sticky.py", "httptools", None, False),
-        ("core/http1.py", "httptools", None, True),
+        ("core/fields.py", "httptools", None, True),
         ("dataplane/pool.py", "proxy.control.worker", "Worker", False),
         ("dataplane/pool.py", "proxy", "control", False),
         ("dataplane/pool.py", "aiohttp", "web", False),

@@ -30,7 +30,7 @@ from proxy.core.values import listen_host_port
 from proxy.dataplane.access_log import AccessLog
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import Deadlines
-from proxy.dataplane.frontend import TLS_SHUTDOWN, Frontend, FrontendConnection
+from proxy.dataplane.frontend import TLS_SHUTDOWN, Frontend, FrontendConnection, Timeouts
 from proxy.dataplane.pool import MemberPool, Pools
 from proxy.dataplane.tls import server_context
 
@@ -57,14 +57,14 @@ class Worker:
         self._access_log = _access_log(settings, self._clock)
         self._deadlines.ticks.append(self._access_log.flush)
         self._connections: set[FrontendConnection] = set()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._servers: list[asyncio.Server] = []
         self.balancers = {
             name: Balancer(name, balancer, apache=self._apache)
             for name, balancer in settings.balancers.items()
         }
         # A member's answers have the limits of the first frontend, which are the widest asked for.
-        limits = _limits(settings.frontends[0].limits)
+        limits = _limits(settings.frontends[0].limits, apache=self._apache)
         self._pools: Pools = {
             member: MemberPool(member, limits, self._clock, self._deadlines)
             for balancer in self.balancers.values()
@@ -77,14 +77,14 @@ class Worker:
 
     def _frontend(self, settings: FrontendSettings) -> Frontend:
         mappings = [
-            Mapping(mapping, self.balancers[mapping.balancer], apache=self._apache)
-            for mapping in settings.mappings
+            Mapping(mapping, self.balancers[mapping.balancer]) for mapping in settings.mappings
         ]
+        timeouts = settings.timeouts
         return Frontend(
-            mappings=MappingTable(mappings),
+            mappings=MappingTable(mappings, apache=self._apache),
             pools=self._pools,
-            timeouts=settings.timeouts,
-            limits=_limits(settings.limits),
+            timeouts=Timeouts(timeouts.head, timeouts.body, timeouts.keep_alive, timeouts.write),
+            limits=_limits(settings.limits, apache=self._apache),
             clock=self._clock,
             deadlines=self._deadlines,
             access_log=self._access_log,
@@ -94,10 +94,12 @@ class Worker:
             tls=bool(settings.certificates),
             server=self.settings.server.encode(),
             keep_alive_requests=settings.keep_alive_requests,
+            keep_alive_lines=b"Keep-Alive: timeout=%d\r\nConnection: Keep-Alive\r\n"
+            % int(timeouts.keep_alive),
             redirect_port=self._twin_port() if settings.redirect_to_https else None,
             trusted=self.settings.trusted_proxies,
             apache=self._apache,
-            stopping=lambda: self._stopping,
+            stopping=self._stopping,
         )
 
     def _twin_port(self) -> int:
@@ -109,7 +111,7 @@ class Worker:
         """Accept connections from now on; raises ConfigError for an address that is taken."""
         for index, (frontend, context) in enumerate(self._frontends):
             sock = _listen(self.settings.frontends[index].listen, index)
-            handshake = frontend.timeouts.handshake if context else None
+            handshake = self.settings.frontends[index].timeouts.handshake if context else None
             server = await self._loop.create_server(
                 lambda frontend=frontend: FrontendConnection(frontend),
                 sock=sock,
@@ -123,7 +125,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop gracefully: exchanges under way may end within ``graceful_timeout``."""
-        self._stopping = True
+        self._stopping.set()
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
@@ -173,7 +175,7 @@ def _stop_or_end(stop: asyncio.Event) -> None:
 
 
 def _exception(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What nobody caught: a client that breaks its TLS is no news, the rest is a mistake of ours."""
+    """What nobody caught: that a client breaks its TLS is no news, the rest is our mistake."""
     error = context.get("exception")
     if isinstance(error, OSError | ssl.SSLError):
         log.debug("%s: %s", context.get("message"), error)
@@ -188,8 +190,9 @@ def _tls_context(settings: FrontendSettings, index: int) -> ssl.SSLContext | Non
     return server_context(settings.certificates, ("frontends", index, "tls"))
 
 
-def _limits(settings: LimitSettings) -> Limits:
-    return Limits(settings.request_line, settings.field, settings.fields, settings.head)
+def _limits(settings: LimitSettings, *, apache: bool) -> Limits:
+    status = 400 if apache else 431
+    return Limits(settings.request_line, settings.field, settings.fields, settings.head, status)
 
 
 def _access_log(settings: Settings, clock: Clock) -> AccessLog:

@@ -24,8 +24,8 @@ class MemberError(ProxyError):
     """A member's answer can't be understood; the client gets 502 (RFC 9110 section 15.6.3)."""
 
 
-class InternalError(ProxyError):
-    """A rule of our own was broken: a bug."""
+class UnexpectedError(MemberError):
+    """A member's answer is none to an HTTP/1 request, or to this one."""
 
 
 class Mistake(NamedTuple):

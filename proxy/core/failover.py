@@ -7,14 +7,14 @@ an idempotent one, once, and only when a reused connection turned out dead; answ
 |---|---|---|---|
 | REFUSED, CONNECT_TIMEOUT, UNRESOLVED | another member, any method, body and all | 503 | yes |
 | NO_CONNECTION: none free in time | another member, any method | 503 | no (Apache: yes) |
-| CLOSED before an answer, reused connection | same member, new connection, if idempotent | 502 | no |
-| CLOSED before an answer | no | 502 | no |
-| RESPONSE_TIMEOUT | no | 504 (Apache: 502) | no |
-| BAD_RESPONSE | no | 502 | no |
+| CLOSED unanswered, reused connection | same member, new connection, if idempotent | 502 | no |
+| CLOSED unanswered | no | 502 | no |
+| RESPONSE_TIMEOUT, HEAD_TIMEOUT | no | 504 (Apache: 502) | no |
+| UNEXPECTED, BAD_RESPONSE | no | 502 | no |
 | SENDING: lost while the body was sent | no | 502 | no |
 
 A client whose connection served requests before learns of CLOSED by the closed connection: it may
-then send an idempotent request again by itself (F1).
+then send an idempotent request again by itself (F1). Apache never sends one again.
 """
 
 from enum import Enum
@@ -35,6 +35,8 @@ class Failure(Enum):
     NO_CONNECTION = "no free connection in time"
     CLOSED = "closed without an answer"
     RESPONSE_TIMEOUT = "no answer in time"
+    HEAD_TIMEOUT = "answer not complete in time"
+    UNEXPECTED = "no HTTP/1 answer to this request"
     BAD_RESPONSE = "malformed answer"
     SENDING = "lost while the body was sent"
 
@@ -82,15 +84,18 @@ def judge(attempt: Attempt, *, apache: bool = False) -> Verdict:
     if failure in _NOTHING_SENT:
         return _nothing_sent(attempt, apache=apache)
     if failure is Failure.CLOSED:
-        if attempt.reused and attempt.method in IDEMPOTENT and not attempt.has_body:
+        safe = attempt.method in IDEMPOTENT and not attempt.has_body
+        if attempt.reused and safe and not apache:
             return Verdict(Next.SAME_MEMBER, member_in_error=False)
         if attempt.later_request:
             return Verdict(Next.CLOSE_CLIENT, member_in_error=apache and not attempt.reused)
         return Verdict(Next.ANSWER, member_in_error=False, reason="Proxy Error")
-    if failure is Failure.RESPONSE_TIMEOUT:
-        status = 502 if apache else 504
-        return Verdict(Next.ANSWER, member_in_error=False, status=status, reason="Proxy Error")
-    return Verdict(Next.ANSWER, member_in_error=False, reason="Bad Gateway")
+    timeout = failure in (Failure.RESPONSE_TIMEOUT, Failure.HEAD_TIMEOUT)
+    status = 504 if timeout and not apache else 502
+    # Apache's phrase tells whether a status line had come (F14).
+    unanswered = failure in (Failure.RESPONSE_TIMEOUT, Failure.UNEXPECTED)
+    reason = "Proxy Error" if unanswered else "Bad Gateway"
+    return Verdict(Next.ANSWER, member_in_error=False, status=status, reason=reason)
 
 
 def _nothing_sent(attempt: Attempt, *, apache: bool) -> Verdict:

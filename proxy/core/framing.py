@@ -9,7 +9,8 @@ import re
 from enum import Enum
 
 from proxy.core.errors import ProxyError
-from proxy.core.http1 import RequestHead, ResponseHead, read_fields
+from proxy.core.fields import FieldBlock, FieldsError
+from proxy.core.http1 import RequestHead, ResponseHead
 
 
 class FramingError(ProxyError):
@@ -149,11 +150,15 @@ class ChunkedBody:
             self.complete = True
             return 2
         end = data.find(b"\r\n\r\n", position)
-        if (len(data) if end < 0 else end) - position > TRAILERS:
+        # Without its end, of which a part may be there already.
+        if (len(data) - 3 if end < 0 else end) - position > TRAILERS:
             raise FramingError(400, "trailers too large")
         if end < 0:
             return 0
-        read_fields(data[position : end + 4], FramingError(400, "malformed trailer"))
+        try:
+            FieldBlock(data[position : end + 4])
+        except FieldsError as error:
+            raise FramingError(400, "malformed trailer") from error
         self.complete = True
         return end + 4 - position
 
@@ -163,20 +168,22 @@ Body = LengthBody | ChunkedBody | UntilCloseBody
 
 def request_body(head: RequestHead) -> LengthBody | ChunkedBody | None:
     """How the request's body is delimited; None if there is none (RFC 9112 section 6.3)."""
-    if head.chunked:
+    block = head.block
+    if block.chunked:
         return ChunkedBody()
-    return LengthBody(head.content_length) if head.content_length else None
+    return LengthBody(block.content_length) if block.content_length else None
 
 
 def response_body(head: ResponseHead, method: bytes) -> Body | None:
     """How the response's body is delimited; None if there is none (RFC 9112 section 6.3)."""
     if method == b"HEAD" or head.status in (204, 304) or head.status < 200:
         return None
-    if head.chunked:
+    block = head.block
+    if block.chunked:
         return ChunkedBody()
-    if head.content_length is None:
+    if block.content_length is None:
         return UntilCloseBody()
-    return LengthBody(head.content_length) if head.content_length else None
+    return LengthBody(block.content_length) if block.content_length else None
 
 
 def encode(piece: bytes, *, last: bool) -> bytes:

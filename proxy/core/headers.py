@@ -6,12 +6,14 @@ ours removed (RFC 9110 section 7.6.1, H40, H41).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from email.utils import formatdate, mktime_tz, parsedate_tz
 from http import HTTPStatus
 
 from proxy.core.errors import ClientError
-from proxy.core.http1 import Field, RequestHead, ResponseHead
+from proxy.core.fields import Field
+from proxy.core.http1 import RequestHead, ResponseHead
+from proxy.core.rewriting import LOCATION_FIELDS, Rewriting
 
 # RFC 9110 section 7.6.1 and R5; lengths and codings are written anew with the body's framing.
 _HOP_BY_HOP = frozenset(
@@ -54,7 +56,9 @@ _RESPONSE_DROPPED = frozenset(
 _RESPONSE_DROPPED_LENGTH = _RESPONSE_DROPPED | {b"content-length"}
 # Options that name no field worth removing: the usual case needs no set of its own.
 _USUAL_OPTIONS = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
-_LOCATIONS = (b"location", b"content-location", b"uri", b"destination")
+# Under this key a response's block keeps its Date and Server; under True and False its other
+# lines, with and without Content-Length.
+START = "start"
 _DATES = (b"date", b"expires", b"last-modified")
 
 STATUS_LINES = {
@@ -65,9 +69,10 @@ STATUS_LINES = {
 class Forwarded:
     """What members are told about a client, for one connection (R7, D29, D30)."""
 
-    __slots__ = ("_after_host", "apache", "client", "proto", "server_name", "trusted")
+    __slots__ = ("_after_host", "address", "apache", "client", "proto", "server_name", "trusted")
 
     def __init__(self, client: str, server_name: str, *, tls: bool, trusted: bool) -> None:
+        self.address = client
         self.client = client.encode()
         self.server_name = server_name.encode()
         self.proto = b"https" if tls else b"http"
@@ -119,33 +124,37 @@ def member_request(
     ``target`` is the mapped path with the query, ``tail`` the lines of the body's framing and
     the connection. Raises ClientError for a malformed Max-Forwards (R16).
     """
+    block = head.block
+    # The lines depend on nothing but the block and the client's connection, which keeps it.
+    lines = block.lines.get(forwarded)
+    if lines is None:
+        lines = _member_lines(head, forwarded)
+        if not block.unusual:  # whether Expect is passed on depends on the head's version too
+            block.lines[forwarded] = lines
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (head.method, target, host, lines, tail)
+
+
+def _member_lines(head: RequestHead, forwarded: Forwarded) -> bytes:
+    """All field lines for a member, but for Host and those of framing and connection."""
     fields = head.fields
     if b"max-forwards" in head.known:
         fields = _fewer_forwards(fields)
     if forwarded.apache:
-        lines = _apache_fields(head, fields, forwarded)
-        ours = b""
-    else:
-        dropped = _TRUSTED_DROPPED if forwarded.trusted else _REQUEST_DROPPED
-        if b"expect" in head.known and not head.expects_continue:
-            dropped |= {b"expect"}
-        if not head.options <= _USUAL_OPTIONS:
-            dropped |= head.options
-        lines = [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
-        ours = forwarded.lines(head)
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
-        head.method,
-        target,
-        host,
-        b"".join(lines),
-        ours,
-        tail,
-    )
+        return b"".join(_apache_fields(head, fields, forwarded))
+    dropped = _TRUSTED_DROPPED if forwarded.trusted else _REQUEST_DROPPED
+    if b"expect" in head.known and not head.expects_continue:
+        dropped |= {b"expect"}
+    if not head.options <= _USUAL_OPTIONS:
+        dropped |= head.options
+    lines = [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
+    return b"".join(lines) + forwarded.lines(head)
 
 
 def _apache_fields(head: RequestHead, fields: Iterable[Field], forwarded: Forwarded) -> list[bytes]:
     """The fields as Apache sends them: equal names joined, ours behind the client's (R3, R7)."""
     dropped = _APACHE_DROPPED | head.options
+    if head.known.get(b"expect") == b"":
+        dropped |= {b"expect"}
     merged: dict[bytes, tuple[bytes, bytes]] = {}
     for key, name, value in fields:
         if key in dropped:
@@ -158,8 +167,8 @@ def _apache_fields(head: RequestHead, fields: Iterable[Field], forwarded: Forwar
     for key, name, own in forwarded.own(head):
         if own is None:
             continue
-        spelling, sent = merged.get(key, (name, b""))
-        merged[key] = (spelling, b"%b, %b" % (sent, own) if sent else own)
+        spelling, sent = merged.get(key, (name, None))
+        merged[key] = (spelling, own if sent is None else b"%b, %b" % (sent, own))
     return [b"%b: %b\r\n" % field for field in merged.values()]
 
 
@@ -184,10 +193,11 @@ def framing_line(head: RequestHead, whole: int | None) -> tuple[bytes, bool]:
     ``whole`` is the body's length if all of it is there already: a chunked body that is gets a
     length.
     """
-    if not head.chunked:
-        if head.content_length is None:
+    block = head.block
+    if not block.chunked:
+        if block.content_length is None:
             return b"", False
-        return b"Content-Length: %d\r\n" % head.content_length, False
+        return b"Content-Length: %d\r\n" % block.content_length, False
     if whole is not None and not head.expects_continue:
         return b"Content-Length: %d\r\n" % whole, False
     return b"Transfer-Encoding: chunked\r\n", True
@@ -196,126 +206,57 @@ def framing_line(head: RequestHead, whole: int | None) -> tuple[bytes, bool]:
 # --- responses ---------------------------------------------------------------------------------
 
 
-class Rewriting:
-    """How members' own addresses and cookies become ours, for one mapping (P10 to P16)."""
+def own_start(head: ResponseHead, date: bytes, server: bytes) -> bytes:
+    """Date and Server of a member's response, ours where it has none (P4).
 
-    __slots__ = ("_apache", "_cookie_domain", "_cookie_path", "_origins", "_public")
-
-    def __init__(
-        self,
-        origins: Iterable[bytes],
-        public: bytes,
-        cookie_domain: Mapping[str, str],
-        cookie_path: Mapping[str, str],
-        *,
-        apache: bool = False,
-    ) -> None:
-        """``origins`` are the members' URLs with the mapped path, ``public`` is our prefix."""
-        self._origins = [origin.rstrip(b"/") for origin in origins]
-        self._public = public.rstrip(b"/")
-        self._cookie_domain = [(k.lower().encode(), v.encode()) for k, v in cookie_domain.items()]
-        self._cookie_path = [(k.encode(), v.encode()) for k, v in cookie_path.items()]
-        self._apache = apache
-
-    def location(self, value: bytes, base: bytes) -> bytes:
-        """An address of a member's as ours; ``base`` is ``https://host`` (P11).
-
-        What follows the member's URL must begin a path, a query or a fragment; Apache doesn't
-        ask for that, so that ``http://server1.evil`` counts as ``http://server1``.
-        """
-        for origin in self._origins:
-            if value[: len(origin)].lower() != origin.lower():
-                continue
-            rest = value[len(origin) :]
-            if rest[:1] in (b"/", b"?", b"#") or not rest or self._apache:
-                slash = b"" if rest[:1] == b"/" else b"/"
-                return base + self._public + slash + rest
-        return value
-
-    @property
-    def touches_cookies(self) -> bool:
-        """Whether any cookie may change."""
-        return bool(self._cookie_domain or self._cookie_path)
-
-    def cookie(self, value: bytes) -> bytes:
-        """A member's Set-Cookie with domain and path replaced (P15, P16)."""
-        parts = value.split(b";")
-        for index, part in enumerate(parts[1:], 1):
-            name, equals, text = part.partition(b"=")
-            key = name.strip(b" \t").lower()
-            if key == b"domain":
-                parts[index] = name + equals + self._domain(text)
-            elif key == b"path":
-                parts[index] = name + equals + self._path(text)
-        return b";".join(parts)
-
-    def _domain(self, text: bytes) -> bytes:
-        for theirs, ours in self._cookie_domain:
-            matches = text.lower().startswith(theirs) if self._apache else text.lower() == theirs
-            if matches:
-                return ours
-        return text
-
-    def _path(self, text: bytes) -> bytes:
-        for theirs, ours in self._cookie_path:
-            if text.startswith(theirs):
-                return ours
-        return text
+    Without need of ours they depend on the block alone, which keeps them.
+    """
+    block = head.block
+    theirs = [None if k in block.options else block.known.get(k) for k in (b"date", b"server")]
+    lines = b"Date: %b\r\nServer: %b\r\n" % (
+        date if theirs[0] is None else _date(theirs[0]),
+        server if theirs[1] is None else theirs[1],
+    )
+    if None not in theirs:
+        block.lines[START] = lines
+    return lines
 
 
-class ResponseLines:
-    """What our side adds to one response: the lines before and behind the member's own."""
-
-    __slots__ = ("cookie", "date", "server", "tail")
-
-    def __init__(self, date: bytes, server: bytes, cookie: bytes) -> None:
-        self.date = date
-        self.server = server
-        self.cookie = cookie
-        self.tail = b""
-
-
-def client_response(
-    head: ResponseHead,
-    lines: ResponseLines,
-    rewriting: Rewriting,
-    base: Callable[[], bytes],
-    *,
-    length: bool,
+def client_lines(
+    head: ResponseHead, rewriting: Rewriting, base: Callable[[], bytes], *, length: bool
 ) -> bytes:
-    """The response head for the client (P1 to P5, P10 to P16).
+    """A member's field lines for the client, but for Date and Server (P2 to P5, P10 to P16).
 
     ``base`` gives our ``https://host`` for this request, ``length`` tells whether Content-Length
-    stays.
+    stays. Where nothing is rewritten they depend on the block alone, which keeps them.
     """
-    known = head.known
+    lines = _client_lines(head, rewriting, base, length=length)
+    if rewriting.leaves_alone(head.known):
+        head.block.lines[length] = lines
+    return lines
+
+
+def _client_lines(
+    head: ResponseHead, rewriting: Rewriting, base: Callable[[], bytes], *, length: bool
+) -> bytes:
+    """A member's field lines for the client, Set-Cookie behind the others (P3)."""
     fields = head.fields
-    if not known.keys().isdisjoint(_REWRITTEN):
+    if not head.known.keys().isdisjoint(_REWRITTEN):
         fields = _rewritten(fields, rewriting, base)
     dropped = _RESPONSE_DROPPED if length else _RESPONSE_DROPPED_LENGTH
     if not head.options <= _USUAL_OPTIONS:
-        dropped |= head.options
+        dropped |= head.options - {b"content-length"}  # never alters framing (H14)
     kept = [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
-    if b"set-cookie" in known:
+    if b"set-cookie" in head.known and b"set-cookie" not in head.options:
         kept += [
             b"%b: %b\r\n" % (name, value) for key, name, value in fields if key == b"set-cookie"
         ]
-    date = known.get(b"date")
-    server = known.get(b"server")
-    return b"HTTP/1.1 %d %b\r\nDate: %b\r\nServer: %b\r\n%b%b%b\r\n" % (
-        head.status,
-        head.reason,
-        lines.date if date is None else _date(date),
-        lines.server if server is None else server,
-        lines.cookie,
-        b"".join(kept),
-        lines.tail,
-    )
+    return b"".join(kept)
 
 
 def interim_response(head: ResponseHead) -> bytes:
     """A 1xx response for the client: the member's fields, nothing of ours (P17)."""
-    dropped = _RESPONSE_DROPPED_LENGTH | head.options
+    dropped = _HOP_BY_HOP | head.options
     kept = [b"%b: %b\r\n" % (name, value) for key, name, value in head.fields if key not in dropped]
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(kept))
 
@@ -331,7 +272,7 @@ def switching_response(head: ResponseHead) -> bytes:
     )
 
 
-_REWRITTEN = frozenset((*_LOCATIONS, b"expires", b"last-modified", b"set-cookie"))
+_REWRITTEN = frozenset((*LOCATION_FIELDS, b"expires", b"last-modified", b"set-cookie"))
 
 
 def _rewritten(
@@ -339,7 +280,7 @@ def _rewritten(
 ) -> list[Field]:
     done = []
     for key, name, value in fields:
-        if key in _LOCATIONS:
+        if key in LOCATION_FIELDS:
             done.append((key, name, rewriting.location(value, base())))
         elif key in _DATES:
             done.append((key, name, _date(value)))
@@ -361,4 +302,7 @@ def _date(value: bytes) -> bytes:
     if len(value) == 29 or _OLD_DATE.fullmatch(value) is None:
         return value
     parsed = parsedate_tz(value.decode())
-    return formatdate(mktime_tz(parsed), usegmt=True).encode() if parsed else value
+    try:
+        return formatdate(mktime_tz(parsed), usegmt=True).encode() if parsed else value
+    except (ValueError, OverflowError):
+        return value  # beyond the calendar

@@ -40,6 +40,7 @@ class Ledger:
             self._usable = [m for m in self.members if m.permitted() and m.error_since is None]
             self._sum = sum(m.factor for m in self._usable)
         self._kept += 1
+        member.elected += 1
         member.lbstatus -= self._sum
 
     def settle(self) -> None:

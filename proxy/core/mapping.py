@@ -6,12 +6,13 @@ whoever reads the log see the same path however the client spelled it. The query
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from proxy.core.balancer import Balancer
 from proxy.core.errors import ClientError
-from proxy.core.headers import Rewriting
-from proxy.core.http1 import host_and_port
+from proxy.core.fields import host_and_port
+from proxy.core.rewriting import Place, Rewriting
 from proxy.core.settings import Mapping as MappingSettings
 
 # What stays as it is in a path (R23); everything else is written as %XX.
@@ -19,18 +20,25 @@ _PLAIN_BYTES = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/!$&'()*+,;=:@._~-"
 )
 _NOT_CANONICAL = re.compile(rb"[^A-Za-z0-9/!$&'()*+,;=:@._~-]|//|/\.")
+# A target that stays as it is: nearly all do.
+_CANONICAL = re.compile(rb"((?:/(?![/.])[A-Za-z0-9!$&'()*+,;=:@._~-]*+)++)(\?[^#]*+)?")
 _ENCODED = [bytes([byte]) if byte in _PLAIN_BYTES else b"%%%02X" % byte for byte in range(256)]
 _PERCENT = re.compile(rb"%(.{0,2})", re.DOTALL)
 _HEX = re.compile(rb"[0-9A-Fa-f]{2}")
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)", re.DOTALL)
+_LONGEST_REMEMBERED = 512
 _ACTIVESYNC = b"/microsoft-server-activesync"
 
 
 class Target(NamedTuple):
-    """A request's target, understood; ``query`` keeps its ``?``, byte for byte."""
+    """A request's target, understood; ``query`` keeps its ``?``, byte for byte.
+
+    ``text`` is path and query together.
+    """
 
     path: bytes
     query: bytes
+    text: bytes
     host: bytes | None = None
 
 
@@ -39,13 +47,26 @@ def read_target(target: bytes) -> Target:
 
     Raises ClientError: 400 for what is no target, 404 for encoded slashes and NUL (L12).
     """
+    # The same targets come again and again; long ones are not remembered.
+    return _remembered(target) if len(target) <= _LONGEST_REMEMBERED else _read_target(target)
+
+
+def _read_target(target: bytes) -> Target:
+    found = _CANONICAL.fullmatch(target)
+    if found is not None:
+        path, query = found.groups(b"")
+        return Target(path, query, target)
     host = None
     if target[:1] != b"/":
         target, host = _other_form(target)
     if b"#" in target:
         raise ClientError(400, "fragment in the target")
     path, mark, query = target.partition(b"?")
-    return Target(canonical_path(path), mark + query, host)
+    path = canonical_path(path)
+    return Target(path, mark + query, path + mark + query, host)
+
+
+_remembered = lru_cache(maxsize=1024)(_read_target)
 
 
 def _other_form(target: bytes) -> tuple[bytes, bytes | None]:
@@ -98,29 +119,42 @@ def is_activesync(path: bytes) -> bool:
 class Mapping:
     """One mapping with the balancer it leads to."""
 
-    __slots__ = ("balancer", "host", "prefix", "rewriting", "settings", "to", "upgrade")
+    __slots__ = (
+        "balancer",
+        "host",
+        "prefix",
+        "preserve_host",
+        "response_timeout",
+        "rewriting",
+        "settings",
+        "to",
+        "upgrade",
+    )
 
-    def __init__(
-        self, settings: MappingSettings, balancer: Balancer, *, apache: bool = False
-    ) -> None:
+    def __init__(self, settings: MappingSettings, balancer: Balancer) -> None:
         self.settings = settings
         self.balancer = balancer
         self.host = settings.host.lower().encode() if settings.host else None
         self.prefix = settings.path.encode()
         self.to = settings.to.encode() if settings.to else self.prefix
+        self.preserve_host = settings.preserve_host
+        self.response_timeout = settings.response_timeout
         self.upgrade = frozenset(name.lower().encode() for name in settings.upgrade)
-        # A Location is tried for every member, not only the one that answered (P10).
-        places = (
-            [
-                member.origin + self.member_path(self.prefix, member.base_path)
-                for member in balancer.members
-            ]
-            if settings.rewrite_location
-            else []
-        )
-        self.rewriting = Rewriting(
-            places, self.prefix, settings.cookie_domain, settings.cookie_path, apache=apache
-        )
+        # Set by the table, which knows the other mappings of the frontend.
+        self.rewriting = Rewriting((), settings.cookie_domain, settings.cookie_path)
+
+    def places(self) -> list[Place]:
+        """Where the members are, and where they are with us."""
+        if not self.settings.rewrite_location:
+            return []
+        ours, to = self.prefix, self.to
+        if to == b"/":
+            # The whole member: what follows its name begins with the slash, or is nothing.
+            ours, to = ours.rstrip(b"/"), b""
+        return [
+            Place(member.origin, member.base_path.rstrip(b"/") + to, ours)
+            for member in self.balancer.members
+        ]
 
     def fits(self, path: bytes) -> bool:
         """Whether ``path`` lies under the prefix, at the boundary of a segment (R26)."""
@@ -130,7 +164,10 @@ class Mapping:
         return prefix[-1:] == b"/" or path[len(prefix) : len(prefix) + 1] in (b"", b"/")
 
     def member_path(self, path: bytes, base: bytes) -> bytes:
-        """The path on a member whose URL has the path ``base`` (R26, R27)."""
+        """``path``, with or without a query, on a member whose URL has the path ``base``.
+
+        The prefix is replaced as text (R26), and the base put before it (R27).
+        """
         if self.to is self.prefix and not base:
             return path
         return base + self.to + path[len(self.prefix) :]
@@ -144,8 +181,10 @@ class MappingTable:
 
     __slots__ = ("_by_host", "_catch_all", "_general", "_suffixes")
 
-    def __init__(self, mappings: Iterable[Mapping]) -> None:
-        ordered = sorted(mappings, key=lambda mapping: -len(mapping.prefix))
+    def __init__(self, mappings: Iterable[Mapping], *, apache: bool = False) -> None:
+        given = list(mappings)
+        ordered = sorted(given, key=lambda mapping: -len(mapping.prefix))
+        _share_places(given, apache=apache)
         self._by_host: dict[bytes, list[Mapping]] = {}
         self._suffixes: list[Mapping] = []
         self._general = [mapping for mapping in ordered if mapping.host is None]
@@ -172,3 +211,23 @@ class MappingTable:
             if name.endswith((mapping.host or b"*")[1:]) and mapping.fits(path):
                 return mapping
         return next((mapping for mapping in self._general if mapping.fits(path)), None)
+
+
+def _share_places(mappings: Iterable[Mapping], *, apache: bool) -> None:
+    """Let each mapping's responses name the places of all that serve its host too.
+
+    The longest place is tried first; Apache tries them in the order of its lines.
+    """
+    for mapping in mappings:
+        settings = mapping.settings
+        places = [
+            place
+            for other in mappings
+            if settings.rewrite_location and other.host in (None, mapping.host)
+            for place in other.places()
+        ]
+        if not apache:
+            places.sort(key=lambda place: -len(place.origin + place.path))
+        mapping.rewriting = Rewriting(
+            places, settings.cookie_domain, settings.cookie_path, apache=apache
+        )

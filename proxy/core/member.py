@@ -26,38 +26,51 @@ class Member:
     """One server of a balancer."""
 
     __slots__ = (
+        "activesync_timeout",
         "base_path",
         "busy",
         "check_failed",
+        "connect_timeout",
         "elected",
         "error_since",
         "factor",
         "host",
         "host_field",
         "lbstatus",
+        "name",
         "operator",
         "origin",
         "port",
         "received",
         "redirect_route",
+        "response_timeout",
         "retry_after",
+        "reuse",
         "route",
         "sent",
         "settings",
-        "timeouts",
+        "tunnel_timeout",
     )
 
     def __init__(self, settings: MemberSettings, balancer: BalancerSettings) -> None:
         url = urlsplit(settings.url)
         self.settings = settings
-        self.timeouts = settings.timeouts or balancer.timeouts
+        # what logs call it
+        self.name = settings.route or settings.url
+        # Attributes of frozen models cost twice as much as our own, hence the copies.
+        timeouts = settings.timeouts or balancer.timeouts
+        self.connect_timeout = timeouts.connect
+        self.response_timeout = timeouts.response
+        self.activesync_timeout = timeouts.activesync
+        self.tunnel_timeout = timeouts.tunnel
+        self.reuse = settings.reuse_connections
         self.host = url.hostname or ""
         self.port = url.port or 80
         # The port is left out when it is 80 (R4); urlsplit has taken the brackets off.
         name = f"[{self.host}]" if ":" in self.host else self.host
         self.host_field = (name if self.port == 80 else f"{name}:{self.port}").encode()
         # As configured, for Location (P11); the slash at the end belongs to the path.
-        self.origin = f"{url.scheme}://{url.netloc}".encode()
+        self.origin = f"{url.scheme}://{url.netloc}".lower().encode()
         self.base_path = url.path.encode()
         self.route = settings.route.encode() if settings.route else None
         self.redirect_route = settings.redirect_route.encode() if settings.redirect_route else None

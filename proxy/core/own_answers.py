@@ -3,8 +3,9 @@
 from collections.abc import Collection
 
 from proxy.core.errors import ClientError
+from proxy.core.fields import host_and_port
 from proxy.core.headers import max_forwards
-from proxy.core.http1 import RequestHead, host_and_port
+from proxy.core.http1 import RequestHead, ResponseHead
 from proxy.core.mapping import read_target
 from proxy.core.pages import OwnAnswer
 
@@ -12,14 +13,19 @@ from proxy.core.pages import OwnAnswer
 _RETRY_AFTER = b"Retry-After: 10\r\n"
 _ALLOW = b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS\r\n"
 
+# Only these methods, and heads with unusual fields, can have an answer of ours.
+OWN_METHODS = frozenset((b"CONNECT", b"OPTIONS", b"TRACE"))
+
 
 def without_mapping(head: RequestHead) -> OwnAnswer | None:
-    """The answer to a request that concerns no member at all (R17, R18)."""
+    """The answer to a request that concerns no member at all (R15, R17, R18)."""
     if head.method == b"CONNECT":
         # A reverse proxy opens no way to anywhere (H27).
         return OwnAnswer(405, lines=_ALLOW)
     if head.target == b"*" and head.method == b"OPTIONS":
         return OwnAnswer(200, body=b"")
+    if head.known.get(b"expect", b"").lower() not in (b"", b"100-continue"):
+        return OwnAnswer(417)
     return None
 
 
@@ -38,16 +44,14 @@ def redirect_to_https(head: RequestHead, server_name: str, port: int) -> OwnAnsw
 
 
 def without_member(head: RequestHead, *, apache: bool) -> OwnAnswer | None:
-    """The answer to a request that is mapped but not passed on (R15, R16, R17, H29)."""
-    known = head.known
-    if b"expect" in known and known[b"expect"].lower() != b"100-continue":
-        return OwnAnswer(417)
+    """The answer to a request that is mapped but not passed on (R16, R17, H29)."""
     if head.method == b"TRACE" and not apache:
         return OwnAnswer(405, lines=_ALLOW)
-    if b"max-forwards" not in known:
+    left = head.joined(b"max-forwards")
+    if left is None:
         return None
     try:
-        if max_forwards(known[b"max-forwards"]) > 0:
+        if max_forwards(left) > 0:
             return None
     except ClientError:
         return OwnAnswer(400, "Proxy Error")
@@ -62,10 +66,23 @@ def unavailable(*, apache: bool) -> OwnAnswer:
 def upgrade_protocol(head: RequestHead, allowed: Collection[bytes]) -> bytes | None:
     """The protocol that the client wants to change to, if it is one of ``allowed`` (R22, H82).
 
-    ``allowed`` are lower-case names; ``any`` stands for every protocol.
+    ``allowed`` are lower-case names; ``any`` stands for every protocol but h2c and TLS, which
+    would change how the connection itself is read.
     """
     if not allowed or b"upgrade" not in head.options or not head.minor:
         return None
     protocol = head.known.get(b"upgrade", b"")
-    fits = protocol.lower() in allowed or (b"any" in allowed and bool(protocol))
-    return protocol if fits else None
+    return protocol if _is_allowed(protocol, allowed) else None
+
+
+def offered_protocol(head: ResponseHead, allowed: Collection[bytes]) -> bytes | None:
+    """The protocol that a member offers to change to, if it is one of ``allowed`` (P27)."""
+    protocol = head.known.get(b"upgrade", b"")
+    return protocol if _is_allowed(protocol, allowed) else None
+
+
+def _is_allowed(protocol: bytes, allowed: Collection[bytes]) -> bool:
+    name = protocol.lower()
+    if b"h2c" in name or b"tls/" in name:
+        return False
+    return name in allowed or (b"any" in allowed and bool(name))

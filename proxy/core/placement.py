@@ -26,11 +26,14 @@ class Placement:
         "choice",
         "mapping",
         "member",
+        "response_timeout",
         "target",
     )
 
-    # The member last chosen; to be read only once ``choose`` has said yes.
+    # The member last chosen, and how long it may be silent, in seconds (F16, D33); to be read
+    # only once ``choose`` has said yes.
     member: Member
+    response_timeout: float
     choice: Choice
 
     def __init__(
@@ -38,10 +41,10 @@ class Placement:
     ) -> None:
         self.mapping = mapping
         self.target = target
-        self.activesync = is_activesync(target.path)
+        self.activesync = target.path[1:2] in (b"M", b"m") and is_activesync(target.path)
         self.attempts = 0
-        self._text = target.path + target.query
-        self._cookie = head.joined(b"cookie")
+        self._text = target.text
+        self._cookie = head.block.cookie
         self._tried: tuple[Member, ...] = ()
         self._reconnected = False
         # whether the member counts this request among its busy
@@ -63,6 +66,11 @@ class Placement:
         self.member.busy += 1
         self._engaged = True
         self.attempts += 1
+        timeout = self.mapping.response_timeout
+        if timeout is None:
+            member = choice.member
+            timeout = member.activesync_timeout if self.activesync else member.response_timeout
+        self.response_timeout = timeout
         return True
 
     def failed(
@@ -107,21 +115,12 @@ class Placement:
             self.member.busy -= 1
 
     def cookie_line(self, second: int, *, tls: bool) -> bytes:
-        """The Set-Cookie line that the choice asks for, for a request that arrived in ``second``."""
+        """The Set-Cookie line that the choice asks for; ``second`` is the request's arrival."""
         route = self.choice.cookie_route
-        cookie = self.mapping.balancer.session_cookie
-        if route is None or cookie is None:
+        if route is None:
             return b""
-        return cookie.line(route, second, tls=tls)
-
-    @property
-    def response_timeout(self) -> float:
-        """How long the member may be silent, in seconds (F16, D33)."""
-        timeout = self.mapping.settings.response_timeout
-        if timeout is not None:
-            return timeout
-        timeouts = self.member.timeouts
-        return timeouts.activesync if self.activesync else timeouts.response
+        cookie = self.mapping.balancer.session_cookie
+        return b"" if cookie is None else cookie.line(route, second, tls=tls)
 
     def __repr__(self) -> str:
         return f"<Placement {self.mapping!r} attempts={self.attempts}>"

@@ -7,16 +7,28 @@ is odd.
 
 import re
 from email.utils import formatdate
+from functools import lru_cache
 
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import Renew, SameSite
 from proxy.core.settings import SessionCookie as SessionCookieSettings
 
+# Cookie fields whose route is remembered: some 500 bytes each.
+REMEMBERED_COOKIES = 2048
+
 
 class StickySession:
     """Finds the session route in a request's target and Cookie field."""
 
-    __slots__ = ("_apache", "_cookie", "_cookie_name", "_marker", "_parameter", "_separator")
+    __slots__ = (
+        "_apache",
+        "_cookie",
+        "_cookie_name",
+        "_cookie_route",
+        "_marker",
+        "_parameter",
+        "_separator",
+    )
 
     def __init__(self, settings: BalancerSettings, *, apache: bool = False) -> None:
         cookie, _, parameter = (settings.sticky_session or "").encode().partition(b"|")
@@ -32,6 +44,8 @@ class StickySession:
             re.escape(self._marker) + rb"[" + ends + rb"]*([^" + ends + rb"]+)"
         )
         self._apache = apache
+        # A client sends the same cookies with each request.
+        self._cookie_route = lru_cache(maxsize=REMEMBERED_COOKIES)(self._read_cookie)
 
     def session_route(self, target: bytes, cookie: bytes | None) -> bytes | None:
         """The route that the client asks for; None if it asks for none (S1 to S11).
@@ -39,12 +53,14 @@ class StickySession:
         ``target`` is path and query, ``cookie`` the joined Cookie field. The URL wins, even
         when its value holds no route.
         """
-        if self._marker in target:
+        # Not with ``in``: for bytes that raises and catches an error inside (0.5 µs).
+        if target.find(self._marker) >= 0:
             found = self._parameter.search(target)
             if found is not None:
                 return self._route(found[1])
-        if cookie is None:
-            return None
+        return None if cookie is None else self._cookie_route(cookie)
+
+    def _read_cookie(self, cookie: bytes) -> bytes | None:
         if self._apache:
             return self._route(_apache_cookie(cookie, self._cookie_name))
         found = self._cookie.search(cookie)
@@ -140,7 +156,8 @@ class RewriteRules:
         self._name = name
         self._own = (cookie.own_route or "").encode()
         # The article writes the separator unescaped, so that it stands for any character.
-        start = re.escape(name) + b"=" + re.escape(cookie.prefix.encode()) + b"."
+        prefix = re.escape(cookie.prefix.encode()) + b"."
+        start = re.escape(name) + b"=" + (b"" if settings.sticky_separator == "off" else prefix)
         routes = [(self._own, self._own)]
         if cookie.renew is Renew.ANY:
             others = (member.route for member in settings.members if member.route)

@@ -7,11 +7,13 @@ credentials and session ids in addresses are never written (H86, D80).
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.core.balancer import Choice
+from proxy.core.balancer import Session
 from proxy.core.pages import OwnAnswer
+from proxy.core.placement import Placement
 from proxy.core.settings import LogFormat
 from proxy.dataplane.clock import Clock
 
@@ -25,13 +27,19 @@ BATCH = 500
 # Longest part of a request line or field that is written, in bytes.
 LONGEST = 2048
 
+# A request that concerns no member.
+NO_SESSION = "session=- route=- member=- attempts=0"
+KEPT = Session.KEPT
+
 _UNSAFE = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 # Webmail passes its session id in the address of every request (D80).
-_SECRET = re.compile(rb"(?i)([?&](?:sessionid|password|passwd|token)=)[^& ]*")
+_SECRET = re.compile(rb"([?&](?i:sessionid|password|passwd|token)=)[^& ]*")
 
 
 def combined_text(value: bytes | None) -> str:
     """``value`` between the quotes of a combined line; ``-`` for none."""
+    if value and len(value) <= LONGEST and _UNSAFE.search(value) is None:
+        return value.decode("ascii")
     return _quoted(value, b"\\x%02x")
 
 
@@ -52,7 +60,15 @@ def _quoted(value: bytes | None, escape: bytes) -> str:
 
 def without_secrets(text: bytes | None) -> bytes | None:
     """A request line or an address without the secrets in its query."""
-    return _SECRET.sub(rb"\1...", text) if text and b"?" in text else text
+    if text and b"?" in text and _SECRET.search(text) is not None:
+        return _SECRET.sub(rb"\1...", text)
+    return text
+
+
+@lru_cache(maxsize=1024)
+def _combined_line(line: bytes) -> str:
+    """A request line in a combined line; they come again and again."""
+    return combined_text(without_secrets(line))
 
 
 class Refusal(NamedTuple):
@@ -70,33 +86,33 @@ class AccessLog:
     ``write`` takes bytes and gives back how many it took, as os.write does.
     """
 
-    __slots__ = ("_clock", "_format", "_lines", "_troubled", "_write")
+    __slots__ = ("_clock", "_line", "_lines", "_troubled", "_write")
 
     def __init__(
         self, write: Callable[[bytes], int] | None, log_format: LogFormat, clock: Clock
     ) -> None:
         self._write = write
-        self._format = log_format
         self._clock = clock
+        combined = log_format is LogFormat.COMBINED
+        # the format, compiled once (P6)
+        self._line = self._combined if combined else self._json
         self._lines: list[str] = []
         self._troubled = False
 
-    def exchange(self, exchange: "Exchange") -> None:
-        """An exchange has ended."""
+    def exchange(self, exchange: "Exchange", now: float) -> None:
+        """An exchange has ended, at monotonic time ``now``."""
         if self._write is not None:
-            combined = self._format is LogFormat.COMBINED
-            self._add(self._combined(exchange) if combined else self._json(exchange))
+            self._lines.append(self._line(exchange, now))
+            if len(self._lines) >= BATCH:
+                self.flush()
 
     def refused(self, refusal: Refusal) -> None:
         """A request was refused."""
         if self._write is not None:
-            combined = self._format is LogFormat.COMBINED
-            self._add(self._combined_refused(refusal) if combined else _json_refused(refusal))
-
-    def _add(self, line: str) -> None:
-        self._lines.append(line)
-        if len(self._lines) >= BATCH:
-            self.flush()
+            combined = self._line == self._combined
+            self._lines.append(
+                self._combined_refused(refusal) if combined else _json_refused(refusal)
+            )
 
     def flush(self) -> None:
         """Write what was collected; trouble is said once, and never stops traffic."""
@@ -118,25 +134,24 @@ class AccessLog:
 
     # --- lines -------------------------------------------------------------------------------
 
-    def _combined(self, exchange: "Exchange") -> str:
-        """Apache's combined format (G1), then what became of the session."""
-        head, response = exchange.head, exchange.response
-        known = head.known
-        choice = exchange.placement.choice if exchange.mapped else None
-        asked = combined_text(choice.session_route if choice else None).replace(" ", "\\x20")
-        total = self._clock.monotonic() - exchange.begun
+    def _combined(self, exchange: "Exchange", now: float) -> str:
+        """Apache's combined format (G1), then what became of the session; times are in µs."""
+        head, response, begun = exchange.head, exchange.response, exchange.begun
+        session = _combined_session(exchange.placement) if exchange.mapped else NO_SESSION
+        # Mostly nothing was opened, and the first byte came with the last.
+        connect = int(exchange.connect_time * 1e6) if exchange.connect_time else 0
+        first_byte = int(exchange.first_byte_time * 1e6)
+        total = int((now - begun) * 1e6) if now - begun != exchange.first_byte_time else first_byte
+        block = head.block
+        browser = block.notes.get(_combined_browser)
+        if browser is None:
+            browser = block.notes[_combined_browser] = _combined_browser(block.known)
         return (
-            f"{exchange.client.forwarded.client.decode()} - -"
+            f"{exchange.client.forwarded.address} - -"
             f" [{self._clock.log_time(int(exchange.received_at))}]"
-            f' "{combined_text(without_secrets(head.line))}"'
-            f" {response.status} {response.body_sent or '-'}"
-            f' "{combined_text(without_secrets(known.get(b"referer")))}"'
-            f' "{combined_text(known.get(b"user-agent"))}"'
-            f" session={choice.session.value if choice else '-'} route={asked}"
-            f" member={_member(choice)}"
-            f" attempts={exchange.placement.attempts if choice else 0}"
-            f" connect={exchange.connect_time * 1000:.1f}"
-            f" first_byte={exchange.first_byte_time * 1000:.1f} total={total * 1000:.1f}\n"
+            f' "{_combined_line(head.line)}"'
+            f" {response.status} {response.body_sent or '-'} {browser} {session}"
+            f" connect={connect} first_byte={first_byte} total={total}\n"
         )
 
     def _combined_refused(self, refusal: Refusal) -> str:
@@ -144,31 +159,27 @@ class AccessLog:
             f"{refusal.client.decode()} - - [{self._clock.log_time(refusal.second)}]"
             f' "{combined_text(without_secrets(refusal.line))}"'
             f' {refusal.answer.status} {len(refusal.answer.body)} "-" "-"'
-            " session=- route=- member=- attempts=0 connect=0.0 first_byte=0.0 total=0.0\n"
+            f" {NO_SESSION} connect=0 first_byte=0 total=0\n"
         )
 
-    def _json(self, exchange: "Exchange") -> str:
-        """The same as an object; times are in milliseconds."""
+    def _json(self, exchange: "Exchange", now: float) -> str:
+        """The same as an object."""
         head, response = exchange.head, exchange.response
         known = head.known
-        choice = exchange.placement.choice if exchange.mapped else None
-        total = self._clock.monotonic() - exchange.begun
+        session = '"session": "-", "route": "-", "member": "-", "reason": "-", "attempts": 0'
+        if exchange.mapped:
+            session = _json_session(exchange.placement)
         return (
             f'{{"time": {exchange.received_at:.3f},'
-            f' "client": "{exchange.client.forwarded.client.decode()}",'
+            f' "client": "{exchange.client.forwarded.address}",'
             f' "request": "{json_text(without_secrets(head.line))}",'
             f' "host": "{json_text(head.host)}",'
             f' "status": {response.status}, "bytes": {response.body_sent},'
             f' "referer": "{json_text(without_secrets(known.get(b"referer")))}",'
-            f' "user_agent": "{json_text(known.get(b"user-agent"))}",'
-            f' "session": "{choice.session.value if choice else "-"}",'
-            f' "route": "{json_text(choice.session_route if choice else None)}",'
-            f' "member": "{_member(choice)}",'
-            f' "reason": "{choice.reason.value if choice else "-"}",'
-            f' "attempts": {exchange.placement.attempts if choice else 0},'
-            f' "connect": {exchange.connect_time * 1000:.1f},'
-            f' "first_byte": {exchange.first_byte_time * 1000:.1f},'
-            f' "total": {total * 1000:.1f}}}\n'
+            f' "user_agent": "{json_text(known.get(b"user-agent"))}", {session},'
+            f' "connect": {int(exchange.connect_time * 1e6)},'
+            f' "first_byte": {int(exchange.first_byte_time * 1e6)},'
+            f' "total": {int((now - exchange.begun) * 1e6)}}}\n'
         )
 
     def __repr__(self) -> str:
@@ -183,8 +194,31 @@ def _json_refused(refusal: Refusal) -> str:
     )
 
 
-def _member(choice: Choice | None) -> str:
-    """The route of the member that served, or its url."""
-    if choice is None or choice.member is None:
-        return "-"
-    return choice.member.settings.route or choice.member.settings.url
+def _combined_browser(known: Mapping[bytes, bytes]) -> str:
+    """Referer and User-Agent, which are the same for most requests of a connection."""
+    referer = combined_text(without_secrets(known.get(b"referer")))
+    return f'"{referer}" "{combined_text(known.get(b"user-agent"))}"'
+
+
+def _combined_session(placement: Placement) -> str:
+    """What became of the session: which route came in, who served, in how many attempts."""
+    choice = placement.choice
+    member, session = choice.member, choice.session
+    served = "-" if member is None else member.name
+    # A kept session asked for its member's route, which needs no escaping.
+    asked = served if session is KEPT else _escaped(choice.session_route)
+    return f"session={session.word} route={asked} member={served} attempts={placement.attempts}"
+
+
+def _escaped(route: bytes | None) -> str:
+    return combined_text(route).replace(" ", "\\x20")
+
+
+def _json_session(placement: Placement) -> str:
+    choice = placement.choice
+    served = choice.member.name if choice.member is not None else "-"
+    return (
+        f'"session": "{choice.session.word}", "route": "{json_text(choice.session_route)}",'
+        f' "member": "{served}", "reason": "{choice.reason.value}",'
+        f' "attempts": {placement.attempts}'
+    )

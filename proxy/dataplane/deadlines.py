@@ -5,8 +5,11 @@ nobody who waits for a timeout.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
+
+log = logging.getLogger("balanceme")
 
 # How often deadlines are looked at, in seconds: the accuracy of all timeouts.
 SWEEP = 0.5
@@ -59,10 +62,16 @@ class Deadlines:
             tick()
 
     def sweep(self) -> None:
-        """Tell everybody whose deadline has passed."""
+        """Tell everybody whose deadline has passed; a failure of one is not the others'."""
         now = self._now()
         for item in [item for item in self._all if item.deadline <= now]:
-            item.expired(now)
+            # What came of the ones before may have moved this one's deadline, or ended it.
+            if item.deadline > now or item not in self._all:
+                continue
+            try:
+                item.expired(now)
+            except Exception:
+                log.exception("a deadline could not be kept: a mistake in balanceme")
 
     def __len__(self) -> int:
         return len(self._all)

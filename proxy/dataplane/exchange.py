@@ -15,9 +15,9 @@ from proxy.core.framing import Body, ChunkedBody, LengthBody
 from proxy.core.http1 import RequestHead, ResponseHead
 from proxy.core.mapping import read_target
 from proxy.core.own_answers import (
+    OWN_METHODS,
     redirect_to_https,
     unavailable,
-    upgrade_protocol,
     without_mapping,
     without_member,
 )
@@ -25,21 +25,16 @@ from proxy.core.pages import OwnAnswer
 from proxy.core.placement import Placement
 from proxy.dataplane.deadlines import NEVER
 from proxy.dataplane.flow import Hold
-from proxy.dataplane.request import Request
-from proxy.dataplane.response import Response
-from proxy.dataplane.tunnel import Tunnel
+from proxy.dataplane.mistakes import guarded
+from proxy.dataplane.request import PREFETCH_TIME, Request
+from proxy.dataplane.response import CLIENT_LEFT, CLOSING, Response
+from proxy.dataplane.tunnel import Tunnel, asked_for
 
 if TYPE_CHECKING:
     from proxy.dataplane.frontend import FrontendConnection
     from proxy.dataplane.member_connection import MemberConnection
 
 log = logging.getLogger("balanceme")
-
-# How long, in seconds, the first part of a body is waited for before a member is bothered (R10).
-# Apache waits as long as the client's body timeout allows.
-PREFETCH_TIME = 1.0
-# What the log says when the client left before an answer; no HTTP status, but nginx's word too.
-CLIENT_LEFT = 499
 
 
 class Phase(Enum):
@@ -51,6 +46,10 @@ class Phase(Enum):
     SENT = "sent"
     RESPONDING = "responding"
     DONE = "done"
+
+
+# An enum's member costs 0.06 µs more through its class (CPython 3.11), 25 times in an exchange.
+READ, COLLECTING, CONNECTING, SENT, RESPONDING, DONE = Phase
 
 
 class Exchange:
@@ -83,7 +82,7 @@ class Exchange:
     ) -> None:
         self.client = client
         self.head = head
-        self.phase = Phase.READ
+        self.phase = READ
         # wall clock; then monotonic, and seconds since
         self.received_at = client.frontend.clock.wall()
         self.begun = client.frontend.clock.monotonic()
@@ -101,21 +100,28 @@ class Exchange:
 
     def start(self, piece: bytes) -> None:
         """Decide where the request goes; ``piece`` is what there is of its body."""
-        self.phase = Phase.COLLECTING
+        self.phase = COLLECTING
         if piece:
             self.request.hold(piece)
-        answer = self._own_answer() or self._place()
+        head, frontend = self.head, self.client.frontend
+        if head.block.unusual or head.method in OWN_METHODS or frontend.redirect_port is not None:
+            apache = frontend.apache
+            answer = self._own_answer() or self._place() or without_member(head, apache=apache)
+        else:
+            answer = self._place()
         if answer is not None:
             self.answer(answer)
+        elif self.request.complete:
+            self._connect(self.begun)
         else:
             self._begin()
 
     def _own_answer(self) -> OwnAnswer | None:
         """The answer to a request that concerns no member."""
-        frontend = self.client.frontend
+        head, frontend = self.head, self.client.frontend
         if frontend.redirect_port is not None:
-            return redirect_to_https(self.head, frontend.server_name, frontend.redirect_port)
-        return without_mapping(self.head)
+            return redirect_to_https(head, frontend.server_name, frontend.redirect_port)
+        return without_mapping(head)
 
     def _place(self) -> OwnAnswer | None:
         """Find mapping and member; the answer if there is none, or none is needed."""
@@ -124,19 +130,18 @@ class Exchange:
             target = read_target(head.target)
         except ClientError as error:
             return OwnAnswer(error.status)
-        mapping = frontend.mappings.find(target.host or head.host, target.path)
+        mapping = frontend.mappings.find(target.host or head.block.host, target.path)
         if mapping is None:
             return OwnAnswer(404)
         placement = self.placement = Placement(mapping, target, head, apache=frontend.apache)
+        chosen = placement.choose(self.begun)
         self.mapped = True
-        if not placement.choose(frontend.clock.monotonic()):
-            return unavailable(apache=frontend.apache)
-        return without_member(head, apache=frontend.apache)
+        return None if chosen else unavailable(apache=frontend.apache)
 
     def _begin(self) -> None:
         """Go to the member, once enough of the body is there."""
         if self.request.collected:
-            self._connect()
+            self._connect(self.client.frontend.clock.monotonic())
         elif not self.client.frontend.apache:
             self.client.deadline = self.begun + PREFETCH_TIME
 
@@ -146,10 +151,10 @@ class Exchange:
         """More of the request's body."""
         request, connection = self.request, self.connection
         request.continued = True
-        if self.phase is Phase.COLLECTING:
+        if self.phase is COLLECTING:
             request.hold(piece)
             self._begin()
-        elif self.phase is Phase.CONNECTING:
+        elif self.phase is CONNECTING:
             request.hold(piece)
             self.client.gate.hold(Hold.CONNECTING)
         elif connection is not None:
@@ -158,13 +163,13 @@ class Exchange:
             connection.transport.write(data)
             connection.deadline = self.next_deadline()
 
-    def _connect(self, *, fresh: bool = False) -> None:
+    def _connect(self, now: float, *, fresh: bool = False) -> None:
         """Take a connection to the member, or have one opened."""
-        self.phase = Phase.CONNECTING
+        self.phase = CONNECTING
         pool = self.client.frontend.pools[self.placement.member]
-        connection = None if fresh else pool.take()
+        connection = None if fresh else pool.take(now)
         if connection is not None:
-            self._send(connection)
+            self._send(connection, now)
             return
         if not self.request.complete:
             self.client.deadline = NEVER
@@ -172,20 +177,26 @@ class Exchange:
 
     def wants_connection(self) -> bool:
         """Whether a connection is being waited for."""
-        return self.phase is Phase.CONNECTING
+        return self.phase is CONNECTING
 
+    @guarded
     def connected(self, connection: "MemberConnection") -> None:
         """A connection to the member stands."""
-        self.connect_time = self.client.frontend.clock.monotonic() - self.begun
-        self._send(connection)
+        now = self.client.frontend.clock.monotonic()
+        self.connect_time = now - self.begun
+        self._send(connection, now)
 
-    def _send(self, connection: "MemberConnection") -> None:
+    def _send(self, connection: "MemberConnection", now: float) -> None:
         client, placement = self.client, self.placement
-        self.phase = Phase.SENT
+        self.phase = SENT
         self.connection = connection
-        data = self.request.encode(placement, client.forwarded)
+        try:
+            data = self.request.encode(placement, client.forwarded)
+        except ClientError as error:
+            self.answer(OwnAnswer(error.status))
+            return
         placement.member.sent += len(data)
-        connection.begin(self, data, self.next_deadline())
+        connection.begin(self, data, now + placement.response_timeout)
         if client.blocked:
             self.client_slow()
         if not client.gate.open:
@@ -208,22 +219,15 @@ class Exchange:
 
     def switch(self, head: ResponseHead, data: bytes) -> bool:
         """101: the connections become a tunnel; False if that was not asked for (P26, H84)."""
-        placement, connection = self.placement, self.connection
-        protocol = upgrade_protocol(self.head, placement.mapping.upgrade)
-        answered = head.known.get(b"upgrade", b"").lower()
-        if protocol is None or protocol.lower() != answered or not self.request.complete:
+        tunnel = self.tunnel = asked_for(self, head)
+        if tunnel is None:
             return False
-        if connection is None:
-            return False
-        self.phase = Phase.RESPONDING
+        self.phase = RESPONDING
         self.response.status = 101
         self.first_byte_time = self.client.frontend.clock.monotonic() - self.begun
         self.client.write(headers.switching_response(head))
-        timeout = placement.member.timeouts.tunnel
-        self.tunnel = Tunnel(self, self.client, connection, timeout)
-        if data:
-            self.tunnel.member_data(data)
-        self.tunnel.client_data(self.client.take_ahead())
+        tunnel.member_data(data)
+        tunnel.client_data(self.client.take_ahead())
         return True
 
     def respond(
@@ -231,17 +235,20 @@ class Exchange:
     ) -> None:
         """The final head, with what there is of the body, in one write."""
         response, frontend, placement = self.response, self.client.frontend, self.placement
-        self.phase = Phase.RESPONDING
-        self.first_byte_time = frontend.clock.monotonic() - self.begun
-        response.keep = response.may_keep(head.status, request_complete=self.request.complete)
-        date = frontend.clock.date(int(self.received_at))
-        lines = headers.ResponseLines(date, frontend.server, self._cookie_line())
-        data = response.begin(head, body, lines, placement.mapping)
+        now = frontend.clock.monotonic()
+        self.phase = RESPONDING
+        self.first_byte_time = now - self.begun
+        response.keep = self._may_keep(head.status)
+        second = int(self.received_at)
+        cookie = placement.cookie_line(second, tls=frontend.tls)
+        data = response.head(head, body, placement.mapping, second, cookie)
         # What B9 counts: the status line and the body.
         placement.member.received += len(piece) + len(head.reason) + 13
-        self.client.write(data + response.framed(piece, last=complete))
+        if piece or complete:
+            data += response.framed(piece, last=complete)
+        self.client.transport.write(data)
         if complete:
-            self.finish(keep=response.keep)
+            self._finish(now, keep=response.keep)
 
     def response_data(self, piece: bytes, *, complete: bool) -> None:
         """More of the response's body."""
@@ -252,6 +259,17 @@ class Exchange:
         if complete:
             self.finish(keep=self.response.keep)
 
+    def _may_keep(self, status: int) -> bool:
+        """Whether the client's connection can serve another request."""
+        return (
+            self.request.complete
+            and self.head.keep_alive
+            # Chunks in HTTP/1.0 are doubtful framing (H3, RFC 9112 section 6.1).
+            and (self.head.minor > 0 or not self.head.chunked)
+            and status not in CLOSING
+            and self.client.may_keep
+        )
+
     def _cookie_line(self) -> bytes:
         if not self.mapped:
             return b""
@@ -261,32 +279,29 @@ class Exchange:
         """Answer ourselves, and end."""
         self._leave_member()
         response = self.response
-        complete = self.request.complete
-        response.keep = response.may_keep(answer.status, request_complete=complete)
+        response.keep = self._may_keep(answer.status)
         response.own(answer, int(self.received_at), self._cookie_line())
         self.finish(keep=response.keep)
 
     # --- failures and the end ----------------------------------------------------------------
 
+    @guarded
     def attempt_failed(self, failure: Failure) -> None:
         """The member could not be reached."""
-        if self.phase is Phase.CONNECTING:
+        if self.phase is CONNECTING:
             self._judge(failure, reused=False)
 
+    @guarded
     def member_lost(self, failure: Failure, *, reused: bool) -> None:
         """The member's connection failed before the response was complete."""
         self.connection = None
-        if self.phase is Phase.SENT:
+        if self.phase is SENT:
             if failure is Failure.CLOSED and not self.request.complete:
                 failure = Failure.SENDING
             self._judge(failure, reused=reused)
-        elif self.phase is Phase.RESPONDING:
-            # The body ends too early, and the client must be able to tell (P24, H59): a length
-            # or a missing last chunk tells it, a body until close needs a reset.
-            client = self.client
+        elif self.phase is RESPONDING:
+            self.response.cut()
             self.finish(keep=False)
-            if not self.response.delimited:
-                client.abort()
 
     def _judge(self, failure: Failure, *, reused: bool) -> None:
         """An attempt has failed before anything was answered: again, or give up."""
@@ -301,9 +316,9 @@ class Exchange:
                 "%s in error for %g s: %s", settings.url, settings.retry_after, failure.value
             )
         if verdict.next is Next.SAME_MEMBER:
-            self._connect(fresh=True)
+            self._connect(now, fresh=True)
         elif verdict.next is Next.OTHER_MEMBER and placement.choose(now):
-            self._connect()
+            self._connect(now)
         elif verdict.next is Next.CLOSE_CLIENT:
             self.response.status = verdict.status
             self.finish(keep=False)
@@ -317,29 +332,38 @@ class Exchange:
         if self.connection is not None:
             self.connection.close()
             self.connection = None
-        if self.phase is Phase.CONNECTING:
+        if self.phase is CONNECTING:
             self.client.frontend.pools[self.placement.member].forget(self)
 
     def abandon(self) -> bool:
         """The request turned out malformed: whoever got a part of it must not see its end (H11).
 
-        Whether the client may still be told.
+        Whether the client may still be told; it is cut off when an answer is under way.
         """
-        untold = self.phase is not Phase.RESPONDING
+        if self.phase is RESPONDING:
+            self.client.abort()
+            self.client_lost()
+            return False
         self._leave_member()
         self._end()
-        return untold
+        return True
 
     def finish(self, *, keep: bool) -> None:
         """The one end of every exchange; ``keep`` tells whether the client's connection stays."""
-        if self.phase is Phase.DONE:
-            return
-        self._end()
-        self.client.frontend.access_log.exchange(self)
-        self.client.exchange_done(keep=keep)
+        if self.phase is not DONE:
+            self._finish(self.client.frontend.clock.monotonic(), keep=keep)
+
+    def _finish(self, now: float, *, keep: bool) -> None:
+        client = self.client
+        self.phase = DONE
+        self.connection = None
+        if self.mapped:
+            self.placement.leave()
+        client.frontend.access_log.exchange(self, now)
+        client.exchange_done(now, keep=keep)
 
     def _end(self) -> None:
-        self.phase = Phase.DONE
+        self.phase = DONE
         self.connection = None
         if self.mapped:
             self.placement.leave()
@@ -348,7 +372,7 @@ class Exchange:
 
     def client_lost(self) -> None:
         """The client is gone: so is our interest in the member's answer (H66)."""
-        if self.phase is Phase.DONE:
+        if self.phase is DONE:
             return
         self.response.status = self.response.status or CLIENT_LEFT
         if self.tunnel is not None:
@@ -368,7 +392,6 @@ class Exchange:
 
     def member_slow(self) -> None:
         """The member reads slowly: stop taking from the client."""
-        self.client.deadline = NEVER
         self.client.gate.hold(Hold.OTHER_SIDE_SLOW)
 
     def member_ready(self) -> None:
@@ -383,11 +406,14 @@ class Exchange:
         owes_body = not request.complete and request.continued and client.gate.open
         return owes_body or client.blocked
 
+    @guarded
     def client_expired(self) -> None:
-        """The client's deadline has passed while its body, or its reading, was waited for."""
-        if self.phase is Phase.COLLECTING and not self.client.frontend.apache:
-            self._connect()
-        elif self.phase is Phase.RESPONDING:
+        """The deadline for more of the client's body has passed."""
+        if self.phase is COLLECTING and not self.client.frontend.apache:
+            self._connect(self.client.frontend.clock.monotonic())
+        elif self.phase is not COLLECTING and not self.waits_for_client():
+            pass  # by now it is the member's turn
+        elif self.phase is RESPONDING:
             self.client.abort()
         else:
             self.answer(OwnAnswer(408))

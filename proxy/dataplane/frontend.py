@@ -7,7 +7,6 @@ turn comes. Nothing here knows members.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import NamedTuple, cast
@@ -15,16 +14,15 @@ from typing import NamedTuple, cast
 from proxy.core.errors import ClientError
 from proxy.core.framing import FramingError, request_body
 from proxy.core.headers import Forwarded
-from proxy.core.http1 import Limits, RequestHead, read_request_head
+from proxy.core.http1 import Limits, RequestFields, RequestHead, read_request_head
 from proxy.core.mapping import MappingTable
 from proxy.core.pages import OwnAnswer
-from proxy.core.settings import ClientTimeouts
+from proxy.dataplane import mistakes
 from proxy.dataplane.access_log import AccessLog, Refusal
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import NEVER, Deadlines
-from proxy.dataplane.exchange import Exchange
-from proxy.dataplane.exchange import Phase as ExchangePhase
-from proxy.dataplane.flow import HIGH_WATER, Gate, Hold
+from proxy.dataplane.exchange import READ, Exchange
+from proxy.dataplane.flow import HIGH_WATER, Gate, Hold, reset
 from proxy.dataplane.pool import Pools
 
 log = logging.getLogger("balanceme")
@@ -33,8 +31,10 @@ log = logging.getLogger("balanceme")
 # closes its connection, so that the answer isn't lost by a reset (RFC 9112 section 9.6).
 # Precedents: Apache 2 s, nginx 5 s.
 LINGER = 2.0
-# The same for the end of a TLS connection.
-TLS_SHUTDOWN = 5.0
+# The same over TLS, where up to HIGH_WATER bytes may wait out of our sight.
+TLS_LINGER = 15.0
+# The longest that the end of a TLS connection may take; what waits to be written goes first.
+TLS_SHUTDOWN = 60.0
 
 
 class Phase(Enum):
@@ -47,12 +47,25 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+# See exchange.py.
+IDLE, HEAD, EXCHANGE, LINGERING, CLOSED = Phase
+
+
+class Timeouts(NamedTuple):
+    """How long a client may take, in seconds."""
+
+    head: float
+    body: float
+    keep_alive: float
+    write: float
+
+
 class Frontend(NamedTuple):
     """What all connections of one frontend share."""
 
     mappings: MappingTable
     pools: Pools
-    timeouts: ClientTimeouts
+    timeouts: Timeouts
     limits: Limits
     clock: Clock
     deadlines: Deadlines
@@ -63,14 +76,16 @@ class Frontend(NamedTuple):
     tls: bool
     # The Server field's value.
     server: bytes
-    # Requests after the first on one connection; 0 for no limit.
+    # Requests after the first on one connection; 0 for no limit. Then the lines that tell a
+    # client that its connection is kept are always the same (P9).
     keep_alive_requests: int = 0
+    keep_alive_lines: bytes = b"Keep-Alive: timeout=5\r\nConnection: Keep-Alive\r\n"
     # Where https is served, for a frontend that only points there.
     redirect_port: int | None = None
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
     apache: bool = False
-    # Whether the worker is stopping: every answer then closes its connection.
-    stopping: Callable[[], bool] = lambda: False
+    # Set while the worker is stopping: new connections serve one request.
+    stopping: asyncio.Event = asyncio.Event()
 
     def trusts(self, address: str) -> bool:
         """Whether ``address`` is a proxy whose X-Forwarded fields count."""
@@ -88,6 +103,7 @@ class FrontendConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_last_block",
         "_position",
         "_reading",
         "_scanned",
@@ -98,6 +114,7 @@ class FrontendConnection(asyncio.Protocol):
         "frontend",
         "gate",
         "half_closed",
+        "may_keep",
         "phase",
         "served",
         "transport",
@@ -110,10 +127,12 @@ class FrontendConnection(asyncio.Protocol):
         self.gate: Gate = cast(Gate, None)
         self.forwarded: Forwarded = cast(Forwarded, None)
         self.served = 0
+        # whether another request may follow
+        self.may_keep = not frontend.stopping.is_set()
         self.half_closed = False
         self.blocked = False
         # for what it is doing now
-        self.phase = Phase.IDLE
+        self.phase = IDLE
         self.deadline = NEVER
         self.exchange: Exchange | None = None
         # bytes that no request has taken yet, from _position on
@@ -121,6 +140,8 @@ class FrontendConnection(asyncio.Protocol):
         self._position = 0
         self._scanned = 0
         self._reading = False
+        # the field lines of the request before: mostly the next one has the same
+        self._last_block: RequestFields | None = None
 
     # --- asyncio's callbacks -----------------------------------------------------------------
 
@@ -145,7 +166,7 @@ class FrontendConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None:
             self._exchange_data(exchange, data)
-        elif self.phase is not Phase.LINGER:
+        elif self.phase is not LINGERING:
             self._buffer = self._buffer + data if self._buffer else data
             self._read_requests()
 
@@ -153,11 +174,13 @@ class FrontendConnection(asyncio.Protocol):
         """The client sends no more; over plain TCP it may still wait for its answer."""
         exchange = self.exchange
         self.half_closed = True
-        return not self.frontend.tls and exchange is not None and exchange.request.complete
+        if self.frontend.tls or exchange is None:
+            return False
+        return exchange.request.complete and exchange.tunnel is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, whoever ended it."""
-        self.phase = Phase.CLOSED
+        self.phase = CLOSED
         self.frontend.connections.discard(self)
         self.frontend.deadlines.discard(self)
         if self.exchange is not None:
@@ -180,7 +203,7 @@ class FrontendConnection(asyncio.Protocol):
     def _read_requests(self) -> None:
         """Take requests from the buffer, as long as each is answered at once."""
         self._reading = True
-        while self.phase in (Phase.IDLE, Phase.HEAD) and self._position < len(self._buffer):
+        while self.phase in (IDLE, HEAD) and self._position < len(self._buffer):
             if self.blocked:
                 break  # a client that doesn't read gets no more answers
             try:
@@ -190,32 +213,41 @@ class FrontendConnection(asyncio.Protocol):
                 self._refuse(error)
             except Exception:
                 log.exception("a request could not be handled: a mistake in balanceme")
-                self._fail()
+                if self.exchange is not None:
+                    mistakes.end(self.exchange)
+                else:
+                    self.abort()
         self._reading = False
         if self._position >= len(self._buffer):
             self._buffer = b""
             self._position = 0
-        elif self.phase is Phase.EXCHANGE or self.blocked:
+        elif self.phase is EXCHANGE or (self.blocked and self.phase is not LINGERING):
             self.gate.hold(Hold.PIPELINED)
 
     def _read_request(self) -> bool:
         """Begin the next request; False while its head is incomplete."""
         frontend = self.frontend
-        found = read_request_head(self._buffer, frontend.limits, self._position, self._scanned)
+        found = read_request_head(
+            self._buffer, frontend.limits, self._position, self._scanned, self._last_block
+        )
         if found is None:
-            if self.phase is Phase.IDLE:
-                self.phase = Phase.HEAD
+            if self.phase is IDLE:
+                self.phase = HEAD
                 self.deadline = frontend.clock.monotonic() + frontend.timeouts.head
             self._buffer = self._buffer[self._position :]
             self._position = 0
             self._scanned = len(self._buffer)
             return False
         head, self._position = found
+        self._last_block = head.block
         self._scanned = 0
-        self.phase = Phase.EXCHANGE
+        self.phase = EXCHANGE
         self.deadline = NEVER
         self.served += 1
-        exchange = self.exchange = Exchange(self, head, request_body(head))
+        if self.served > frontend.keep_alive_requests > 0:
+            self.may_keep = False
+        body = None if head.block.plain else request_body(head)
+        exchange = self.exchange = Exchange(self, head, body)
         if exchange.request.complete:
             exchange.start(b"")
         else:
@@ -235,23 +267,23 @@ class FrontendConnection(asyncio.Protocol):
         except FramingError as error:
             if exchange.abandon():
                 self._refuse(error, exchange.head.line)
-            else:
-                self.abort()
             return
         if body.complete:
             exchange.request.complete = True
             self._buffer = body.rest
-            self.deadline = NEVER
+            if body.rest:
+                self.gate.hold(Hold.PIPELINED)
         else:
             self.expect_body()
-        if exchange.phase is ExchangePhase.READ:
+        if exchange.phase is READ:
             exchange.start(piece)
         elif piece or body.complete:
             exchange.request_data(piece)
 
     def expect_body(self) -> None:
-        """More of a body is due (H70)."""
-        self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.body
+        """More of a body is due (H70), unless it is we who don't read, or the client."""
+        if self.gate.open and not self.blocked:
+            self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.body
 
     def take_ahead(self) -> bytes:
         """What the client sent behind its upgrade request."""
@@ -261,14 +293,15 @@ class FrontendConnection(asyncio.Protocol):
         self.gate.release(Hold.PIPELINED)
         return ahead
 
-    def exchange_done(self, *, keep: bool) -> None:
+    def exchange_done(self, now: float, *, keep: bool) -> None:
         """The exchange has ended; the connection serves the next request, or closes."""
         self.exchange = None
         if not keep or self.half_closed:
             self.close()
             return
-        self.phase = Phase.IDLE
-        self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.keep_alive
+        self.phase = IDLE
+        if not self.blocked:
+            self.deadline = now + self.frontend.timeouts.keep_alive
         if not self.gate.open:
             self.gate.release(Hold.PIPELINED | Hold.CONNECTING | Hold.OTHER_SIDE_SLOW)
         if self._buffer and not self._reading:
@@ -285,44 +318,33 @@ class FrontendConnection(asyncio.Protocol):
             cookie,
         )
 
-    def may_keep(self) -> bool:
-        """Whether the connection may serve another request."""
-        limit = self.frontend.keep_alive_requests
-        return not self.frontend.stopping() and (limit == 0 or self.served <= limit)
-
     def connection_lines(self, head: RequestHead, *, keep: bool) -> bytes:
         """What the client is told about its connection; only who asked is told it is kept (P9)."""
         if not keep:
             return b"Connection: close\r\n"
-        if b"keep-alive" not in head.options:
+        if b"keep-alive" not in head.block.options:
             return b""
-        limit = self.frontend.keep_alive_requests
-        left = b", max=%d" % (limit - self.served + 1) if limit else b""
-        timeout = int(self.frontend.timeouts.keep_alive)
-        return b"Keep-Alive: timeout=%d%b\r\nConnection: Keep-Alive\r\n" % (timeout, left)
+        frontend = self.frontend
+        limit = frontend.keep_alive_requests
+        if not limit:
+            return frontend.keep_alive_lines
+        timeout, left = int(frontend.timeouts.keep_alive), limit - self.served + 1
+        return b"Keep-Alive: timeout=%d, max=%d\r\nConnection: Keep-Alive\r\n" % (timeout, left)
 
     def _refuse(self, error: ClientError | FramingError, line: bytes = b"") -> None:
         """Answer what can't be understood, and close: nothing behind it can be trusted."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return
         second = int(self.frontend.clock.wall())
         answer = OwnAnswer(error.status)
         first = self.first_lines(second, b"")
         self.write(answer.encode(first, b"Connection: close\r\n", head_only=False))
-        line = line or self._buffer[self._position :].partition(b"\r\n")[0]
+        # One line, whatever ended it: field lines hold what no log may (H86).
+        line = line or next(iter(self._buffer[self._position :].lstrip(b"\r\n").splitlines()), b"")
         self.frontend.access_log.refused(Refusal(self.forwarded.client, second, line, answer))
         self._buffer = b""
         self.exchange = None
         self.close()
-
-    def _fail(self) -> None:
-        """Our own mistake: 500, but never on an ActiveSync path (D26)."""
-        exchange = self.exchange
-        if exchange is not None and exchange.response.status == 0:
-            activesync = exchange.mapped and exchange.placement.activesync
-            exchange.answer(OwnAnswer(503 if activesync else 500))
-        else:
-            self.abort()
 
     # --- writing, closing, timers ------------------------------------------------------------
 
@@ -332,23 +354,31 @@ class FrontendConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once everything is written, and once the client has stopped sending."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return
-        self.phase = Phase.LINGER
-        self.deadline = self.frontend.clock.monotonic() + LINGER
-        if self.frontend.tls or self.half_closed:
+        tls = self.frontend.tls
+        timeout = TLS_LINGER if tls else LINGER
+        if self.transport.get_write_buffer_size():
+            timeout = max(timeout, self.frontend.timeouts.write)
+        self.phase = LINGERING
+        self.deadline = self.frontend.clock.monotonic() + timeout
+        self.gate.release(~Hold.NONE)
+        if tls or self.half_closed:
             self.transport.close()
         elif self.transport.can_write_eof() and not self.transport.is_closing():
-            self.gate.release(~Hold.NONE)
             self.transport.write_eof()
 
     def abort(self) -> None:
-        """Close at once, so that the client notices that something is missing."""
-        self.transport.abort()
+        """Close at once, so that the client notices that something is missing (H59)."""
+        if self.exchange is not None or self.transport.get_write_buffer_size():
+            reset(self.transport)
+        else:
+            self.transport.abort()
 
     def close_when_idle(self) -> None:
         """The worker stops: close now, or after the exchange under way."""
-        if self.phase in (Phase.IDLE, Phase.HEAD):
+        self.may_keep = False
+        if self.phase in (IDLE, HEAD):
             self.close()
 
     def pause_writing(self) -> None:
@@ -366,18 +396,20 @@ class FrontendConnection(asyncio.Protocol):
             if not self.exchange.request.complete:
                 self.expect_body()
             self.exchange.client_ready()
-        elif self._buffer:
+        elif self.phase is IDLE:
+            self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.keep_alive
             self.gate.release(Hold.PIPELINED)
-            self._read_requests()
+            if self._buffer and not self._reading:
+                self._read_requests()
 
     def expired(self, now: float) -> None:
         """The deadline has passed."""
         self.deadline = NEVER
-        if self.phase is Phase.HEAD:
+        if self.phase is HEAD:
             self._refuse(ClientError(408, "head not complete in time"))
-        elif self.phase is Phase.EXCHANGE and self.exchange is not None and not self.blocked:
+        elif self.phase is EXCHANGE and self.exchange is not None and not self.blocked:
             self.exchange.client_expired()
-        elif self.phase is Phase.IDLE:
+        elif self.phase is IDLE and not self.blocked:
             self.close()
         else:
             self.abort()

@@ -1,4 +1,4 @@
-"""A worker's connections to its members: idle ones are used again, new ones opened, at most so many.
+"""A worker's connections to its members: used again while idle, opened anew, limited in number.
 
 Opening is the only step of an exchange that waits, and the only one with a task. Whoever asked is
 told by a call of ``connected`` or ``attempt_failed``.
@@ -72,24 +72,33 @@ class MemberPool:
 
     # --- taking and giving back --------------------------------------------------------------
 
-    def take(self) -> MemberConnection | None:
+    def take(self, now: float) -> MemberConnection | None:
         """An idle connection that is sure to be usable, the one used last first."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_clean():
+            if connection.is_clean(now):
                 return connection
             connection.close()
         return None
 
     def open(self, exchange: "Exchange") -> None:
         """Open a connection for ``exchange``, or let it wait for one to become free."""
-        limit = self.member.settings.max_connections
-        if limit is not None and len(self.connections) + len(self._opening) >= limit:
+        if self._is_full():
             self._wait(exchange)
             return
         task = asyncio.get_running_loop().create_task(self._open(exchange))
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        """An opening has ended, well or not."""
+        self._opening.discard(task)
+        if not task.cancelled():
+            self._serve_waiting()
+
+    def _is_full(self) -> bool:
+        limit = self.member.settings.max_connections
+        return limit is not None and len(self.connections) + len(self._opening) >= limit
 
     def _wait(self, exchange: "Exchange") -> None:
         timeout = self.member.settings.acquire_timeout
@@ -106,12 +115,15 @@ class MemberPool:
 
     def give_back(self, connection: MemberConnection) -> None:
         """The connection's exchange has ended well."""
-        if not self.member.settings.reuse_connections:
+        now = self.clock.monotonic()
+        waited_for = bool(self._waiting)
+        if not self.member.reuse or (waited_for and not connection.is_clean(now)):
             connection.close()
-        elif self._waiting:
+        elif waited_for:
             self._next_waiting().connected(connection)
         else:
-            connection.deadline = self.clock.monotonic() + IDLE
+            connection.idle_since = now
+            connection.deadline = now + IDLE
             self._idle.append(connection)
 
     def lost(self, connection: MemberConnection) -> None:
@@ -120,7 +132,11 @@ class MemberPool:
         self.deadlines.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        if self._waiting:
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        """Who waits longest gets the room there is."""
+        while self._waiting and not self._is_full():
             self.open(self._next_waiting())
 
     def _next_waiting(self) -> "Exchange":
@@ -138,7 +154,7 @@ class MemberPool:
 
     async def _open(self, exchange: "Exchange") -> None:
         try:
-            async with asyncio.timeout(self.member.timeouts.connect):
+            async with asyncio.timeout(self.member.connect_timeout):
                 connection = await self._connect()
         except TimeoutError:
             exchange.attempt_failed(Failure.CONNECT_TIMEOUT)
@@ -147,10 +163,13 @@ class MemberPool:
         except OSError:
             exchange.attempt_failed(Failure.REFUSED)
         else:
-            if exchange.wants_connection():
+            if not exchange.wants_connection():
+                self.give_back(connection)
+            elif connection.is_clean(self.clock.monotonic()):
                 exchange.connected(connection)
             else:
-                self.give_back(connection)
+                connection.close()  # closed again, or it spoke before it was asked (H60)
+                exchange.attempt_failed(Failure.CLOSED)
 
     async def _connect(self) -> MemberConnection:
         """Connect to the first of the member's addresses that accepts (F15)."""

@@ -15,6 +15,10 @@ from proxy.core.placement import Placement
 
 # How much of a body is collected before a member is bothered, in bytes (R9, R10).
 PREFETCH = 16304
+KEEP_ALIVE = b"Connection: Keep-Alive\r\n"
+CLOSE = b"Connection: close\r\n"
+# How long, in seconds, it is waited for. Apache waits as long as the client's body timeout allows.
+PREFETCH_TIME = 1.0
 
 
 class Request:
@@ -28,7 +32,7 @@ class Request:
         # whether all of it has arrived
         self.complete = body is None
         # whether a client that expects 100 Continue has been told, or didn't wait
-        self.continued = not head.expects_continue
+        self.continued = body is None or not head.expects_continue
         # what is collected
         self._held: list[bytes] = []
         self._held_size = 0
@@ -49,29 +53,28 @@ class Request:
         """The head for the member with what there is of the body, for one write (P4)."""
         head, target = self.head, placement.target
         member, mapping = placement.member, placement.mapping
-        path = mapping.member_path(target.path, member.base_path) + target.query
+        path = mapping.member_path(target.text, member.base_path)
         host = member.host_field
-        if mapping.settings.preserve_host and head.host is not None:
-            host = head.host
+        if mapping.preserve_host:
+            # A host in the target replaces the field (RFC 9112 section 3.2.2).
+            host = target.host or head.host or forwarded.server_name
+        if self.body is None and not head.block.unusual and head.block.content_length is None:
+            tail = KEEP_ALIVE if member.reuse else CLOSE
+            return headers.member_request(head, path, host, forwarded, tail)
         whole = self._held_size if self.complete and self._held_size < PREFETCH else None
         framing, self._chunked = headers.framing_line(head, whole)
         tail = framing + self._connection_lines(member, mapping)
         data = headers.member_request(head, path, host, forwarded, tail)
-        if self.body is None:
-            return data
         piece = b"".join(self._held)
         self._held.clear()
         return data + self.framed(piece)
 
     def _connection_lines(self, member: Member, mapping: Mapping) -> bytes:
         """What the member is told about its connection (R2, R22)."""
-        if mapping.upgrade:
-            protocol = upgrade_protocol(self.head, mapping.upgrade)
-            if protocol is not None:
-                return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
-        if member.settings.reuse_connections:
-            return b"Connection: Keep-Alive\r\n"
-        return b"Connection: close\r\n"
+        protocol = upgrade_protocol(self.head, mapping.upgrade)
+        if protocol is not None:
+            return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
+        return KEEP_ALIVE if member.reuse else CLOSE
 
     def framed(self, piece: bytes) -> bytes:
         """A piece of the body in the member's framing."""

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 
 from proxy.core import headers
 from proxy.core.framing import Body, LengthBody, encode
-from proxy.core.http1 import RequestHead, ResponseHead, host_and_port
+from proxy.core.http1 import RequestHead, ResponseHead
 from proxy.core.mapping import Mapping
+from proxy.core.own_answers import offered_protocol
 from proxy.core.pages import OwnAnswer
+from proxy.dataplane.flow import reset
 
 if TYPE_CHECKING:
     from proxy.dataplane.frontend import FrontendConnection
 
 # Statuses after which Apache closes the client's connection, a member's own included (P8).
 CLOSING = frozenset((400, 408, 411, 413, 414, 500, 501, 503))
+# What the log says when the client left before an answer; no HTTP status, but nginx's word too.
+CLIENT_LEFT = 499
 
 
 class Response:
@@ -36,44 +40,59 @@ class Response:
         # whether the client can tell where the body ends
         self.delimited = True
 
-    def may_keep(self, status: int, *, request_complete: bool) -> bool:
-        """Whether the client's connection can stay after a response with ``status``."""
-        return (
-            request_complete
-            and self._request.keep_alive
-            and status not in CLOSING
-            and self._client.may_keep()
-        )
-
     def interim(self, head: ResponseHead) -> None:
         """A 1xx response: passed on to clients that know them (P17)."""
-        if self._request.minor and (head.status != 100 or self._request.expects_continue):
+        if self._request.minor and (head.status != 100 or b"expect" in self._request.known):
             self._client.write(headers.interim_response(head))
 
-    def begin(
-        self, head: ResponseHead, body: Body | None, lines: headers.ResponseLines, mapping: Mapping
+    def head(
+        self, head: ResponseHead, body: Body | None, mapping: Mapping, second: int, cookie: bytes
     ) -> bytes:
         """The final head of a member's response; ``keep`` has been decided.
 
-        ``lines`` gets its last part here: what the client is told about connection and framing.
+        ``second`` is when the request arrived, ``cookie`` the line that assigns the session.
         """
-        request = self._request
-        bare = body is None or isinstance(body, LengthBody)
-        self.status = head.status
-        self._chunked = not bare and request.minor > 0
-        self.delimited = bare or self._chunked
-        self.keep = self.keep and self.delimited
+        request, client, block = self._request, self._client, head.block
         head_only = request.method == b"HEAD"
-        lines.tail = self._client.connection_lines(request, keep=self.keep)
-        if self._chunked or (head_only and head.chunked and request.minor):
-            lines.tail += b"Transfer-Encoding: chunked\r\n"
+        bare = body is None or isinstance(body, LengthBody)
+        if not bare:
+            self._chunked = self.delimited = request.minor > 0
+            self.keep = self.keep and self._chunked
+        self.status = head.status
+        tail = client.connection_lines(request, keep=self.keep)
+        if mapping.upgrade:
+            tail = _with_offer(tail, offered_protocol(head, mapping.upgrade))
+        if self._chunked or (head_only and block.chunked and request.minor):
+            tail += b"Transfer-Encoding: chunked\r\n"
+        start = block.lines.get(headers.START)
+        if start is None:
+            frontend = client.frontend
+            start = headers.own_start(head, frontend.clock.date(second), frontend.server)
         length = head_only or (bare and head.status not in (204, 304))
-        return headers.client_response(head, lines, mapping.rewriting, self._base, length=length)
+        lines = block.lines.get(length)
+        if lines is None:
+            lines = headers.client_lines(head, mapping.rewriting, self._base, length=length)
+        return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (
+            head.status,
+            head.reason,
+            start,
+            cookie,
+            lines,
+            tail,
+        )
 
     def framed(self, piece: bytes, *, last: bool) -> bytes:
         """A piece of the body in the client's framing."""
         self.body_sent += len(piece)
         return encode(piece, last=last) if self._chunked else piece
+
+    def cut(self) -> None:
+        """The body ends too early, and the client must be able to tell (P24, H59).
+
+        A length or a missing last chunk tells it; a body until close needs a reset.
+        """
+        if not self.delimited:
+            reset(self._client.transport)
 
     def own(self, answer: OwnAnswer, second: int, cookie: bytes) -> None:
         """An answer of our own, whole; ``keep`` has been decided."""
@@ -86,13 +105,23 @@ class Response:
         client.write(answer.encode(first, tail, head_only=head_only))
 
     def _base(self) -> bytes:
-        """Our own address as the client wrote it: ``https://host`` (P12)."""
+        """Our own address as the client wrote it, without a usual port: ``https://host`` (P12)."""
         frontend = self._client.frontend
-        parts = host_and_port(self._request.host or b"")
-        name, port = parts or (frontend.server_name.encode(), b"")
-        scheme, usual = (b"https", b"443") if frontend.tls else (b"http", b"80")
-        port = port or b"%d" % frontend.port
-        return b"%b://%b%b" % (scheme, name, b"" if port == usual else b":" + port)
+        host = (self._request.host or frontend.server_name.encode()).lower()
+        if frontend.tls:
+            return b"https://" + host.removesuffix(b":443")
+        return b"http://" + host.removesuffix(b":80")
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.body_sent} bytes>"
+
+
+def _with_offer(tail: bytes, protocol: bytes | None) -> bytes:
+    """The connection's lines with the protocol that the member offers (RFC 9110 section 7.8)."""
+    if protocol is None:
+        return tail
+    if b"Connection: " in tail:
+        tail = tail.replace(b"Connection: ", b"Connection: Upgrade, ")
+    else:
+        tail = b"Connection: Upgrade\r\n" + tail
+    return tail + b"Upgrade: %b\r\n" % protocol

@@ -1,0 +1,1 @@
+"""Single steps of a request in microseconds: ``python -m pytest benchmarks/micro``."""

@@ -1,0 +1,127 @@
+"""What the core's share of one sticky request costs, step by step.
+
+The same head and the same members as in the scenarios; each step is checked once, so that a step
+that fails quickly isn't taken for a fast one.
+"""
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.members import answer
+from benchmarks.scenarios import SMALL_BYTES, request, session
+from proxy.core.balancer import Balancer, Session
+from proxy.core.headers import Forwarded, client_lines, member_request, own_start
+from proxy.core.http1 import Limits, RequestHead, read_request_head, read_response_head
+from proxy.core.rewriting import Rewriting
+from proxy.core.settings import Balancer as BalancerSettings
+from proxy.core.settings import LbMethod, SessionCookie
+from proxy.core.settings import Limits as LimitSettings
+from proxy.core.settings import Member as MemberSettings
+from proxy.core.sticky import StickySession
+
+LIMITS = Limits(**LimitSettings().model_dump())
+STICKY = request(cookie=session("server2"))
+NEW = request()
+ANSWER = answer("server2", b"s" * SMALL_BYTES)
+HOST = b"127.0.0.1:8001"
+SECOND = 1_795_000_000
+
+
+def settings() -> BalancerSettings:
+    """The balancer of the scenarios."""
+    return BalancerSettings(
+        lbmethod=LbMethod.BYREQUESTS,
+        sticky_session="BALANCEME",
+        session_cookie=SessionCookie(domain="zarafa.com"),
+        members=(
+            MemberSettings(url="http://127.0.0.1:8001", route="server1"),
+            MemberSettings(url="http://127.0.0.1:8002", route="server2"),
+        ),
+    )
+
+
+def read(text: bytes) -> RequestHead:
+    """A request's head."""
+    found = read_request_head(text, LIMITS)
+    assert found is not None
+    return found[0]
+
+
+# --- heads -------------------------------------------------------------------------------------
+
+
+def test_read_request_head(benchmark: BenchmarkFixture) -> None:
+    """A browser's request of nine field lines."""
+    found = benchmark(read_request_head, STICKY, LIMITS)
+    assert found[0].host == b"mail.zarafa.com"
+
+
+def test_read_request_head_that_repeats(benchmark: BenchmarkFixture) -> None:
+    """The same field lines as in the request before, on one connection."""
+    block = read(STICKY).block
+
+    def read_again() -> RequestHead:
+        found = read_request_head(STICKY, LIMITS, last=block)
+        assert found is not None
+        return found[0]
+
+    assert benchmark(read_again).block is block
+
+
+def test_request_head_through(benchmark: BenchmarkFixture) -> None:
+    """Read as the client sent it and written for the member."""
+    forwarded = Forwarded("192.0.2.1", "mail.zarafa.com", tls=True, trusted=False)
+
+    def through() -> bytes:
+        return member_request(read(STICKY), b"/small", HOST, forwarded, b"")
+
+    assert b"X-Forwarded-For: 192.0.2.1\r\n" in benchmark(through)
+
+
+def test_response_head_through(benchmark: BenchmarkFixture) -> None:
+    """Read as the member sent it and written for the client."""
+    rewriting = Rewriting((), {}, {})
+
+    def through() -> bytes:
+        found = read_response_head(ANSWER, LIMITS)
+        assert found is not None
+        start = own_start(found[0], b"", b"balanceme")
+        return start + client_lines(found[0], rewriting, lambda: b"", length=True)
+
+    assert b"X-Member: server2\r\n" in benchmark(through)
+
+
+# --- sessions ----------------------------------------------------------------------------------
+
+
+def test_find_session_route(benchmark: BenchmarkFixture) -> None:
+    """The route behind the application's own cookie."""
+    cookie = read(STICKY).joined(b"cookie")
+    sticky = StickySession(settings())
+    assert benchmark(sticky.session_route, b"/small", cookie) == b"server2"
+
+
+def test_choose_for_a_kept_session(benchmark: BenchmarkFixture) -> None:
+    """The whole decision for a request with a route."""
+    cookie = read(STICKY).joined(b"cookie")
+    balancer = Balancer("cluster", settings())
+    choice = benchmark(balancer.choose, b"/small", cookie, 1.0)
+    assert choice.session is Session.KEPT
+
+
+def test_choose_for_a_new_session(benchmark: BenchmarkFixture) -> None:
+    """The whole decision for a request without one: an election."""
+    cookie = read(NEW).joined(b"cookie")
+    balancer = Balancer("cluster", settings())
+    choice = benchmark(balancer.choose, b"/small", cookie, 1.0)
+    assert choice.session is Session.NEW
+
+
+def test_write_session_cookie(benchmark: BenchmarkFixture) -> None:
+    """The cookie line of a second that has already had one."""
+    cookie = Balancer("cluster", settings()).session_cookie
+    assert cookie is not None
+
+    def write() -> bytes:
+        return cookie.line(b"server2", SECOND, tls=True)
+
+    assert benchmark(write).startswith(b"Set-Cookie: BALANCEME=balancer.server2; path=/;")

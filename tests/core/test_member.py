@@ -1,0 +1,120 @@
+from typing import Any
+
+import pytest
+
+from proxy.core.member import Member
+from proxy.core.settings import Balancer as BalancerSettings
+from proxy.core.settings import OperatorStatus
+
+NOW = 1000.0
+
+
+def member(url: str = "http://server1.zarafa.com", **options: Any) -> Member:
+    """A balancer's only member."""
+    plain = {"members": [{"url": url, **options}], "timeouts": {"response": "5s"}}
+    settings = BalancerSettings.model_validate(plain)
+    return Member(settings.members[0], settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "field"),
+    [
+        ("http://server1.zarafa.com", "server1.zarafa.com", 80, b"server1.zarafa.com"),
+        ("http://h:80/", "h", 80, b"h"),
+        ("http://h:8080/app", "h", 8080, b"h:8080"),
+        ("http://[2001:db8::1]", "2001:db8::1", 80, b"[2001:db8::1]"),
+        ("http://[::1]:81/a/", "::1", 81, b"[::1]:81"),
+    ],
+)
+def test_address(url: str, host: str, port: int, field: bytes) -> None:
+    """The Host that is sent has the member's port, but for port 80 (R4)."""
+    made = member(url)
+    assert (made.host, made.port, made.host_field) == (host, port, field)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "base_path"),
+    [
+        ("http://server1.zarafa.com", b"http://server1.zarafa.com", b""),
+        ("http://h:80/", b"http://h:80", b"/"),
+        ("http://h:8080/app", b"http://h:8080", b"/app"),
+        ("http://[::1]:81/a/", b"http://[::1]:81", b"/a/"),
+    ],
+)
+def test_place(url: str, origin: bytes, base_path: bytes) -> None:
+    """A Location is compared with the URL as configured (P11), its path goes first (R27)."""
+    assert (member(url).origin, member(url).base_path) == (origin, base_path)
+
+
+def test_timeouts() -> None:
+    """A member's timeouts are its balancer's, unless it has its own (F16, D33)."""
+    own = {"connect": "1s", "response": "2s", "activesync": "2h", "tunnel": "4s"}
+    for timeouts, seconds in (
+        (None, (60.0, 5.0, 3660.0, 60.0)),
+        ({}, (60.0, 60.0, 3660.0, 60.0)),
+        (own, (1.0, 2.0, 7200.0, 4.0)),
+    ):
+        made = member(timeouts=timeouts)
+        assert (made.connect_timeout, made.response_timeout) == seconds[:2]
+        assert (made.activesync_timeout, made.tunnel_timeout) == seconds[2:]
+
+
+@pytest.mark.parametrize(
+    ("load_factor", "factor"), [(1, 100), (1.5, 150), (2.25, 225), (1.1, 110), (100, 10000)]
+)
+def test_load_factor(load_factor: float, factor: int) -> None:
+    """Two decimals of a load factor count (B1)."""
+    assert member(load_factor=load_factor).factor == factor
+
+
+@pytest.mark.parametrize(
+    ("operator", "check_failed", "failed_ago", "usable", "status"),
+    [
+        ("enabled", False, None, True, "ok"),
+        ("drain", False, None, True, "drain"),
+        ("disabled", False, None, False, "disabled"),
+        ("stopped", False, None, False, "stopped"),
+        ("enabled", True, None, False, "check failed"),
+        ("drain", True, None, False, "drain, check failed"),
+        ("enabled", False, 0.0, False, "in error"),
+        ("enabled", False, 60.0, False, "in error"),
+        ("enabled", False, 60.1, True, "ok"),
+        ("drain", False, 60.0, False, "drain, in error"),
+        ("drain", False, 60.1, True, "drain"),
+        ("disabled", False, 60.1, False, "disabled"),
+        ("stopped", True, 1.0, False, "stopped, check failed, in error"),
+        ("enabled", True, 60.1, False, "check failed"),
+    ],
+)
+def test_three_axes(
+    operator: str, check_failed: bool, failed_ago: float | None, usable: bool, status: str
+) -> None:
+    """Operator, checks and traffic never hide each other; all must agree (B2, F6)."""
+    made = member()
+    made.operator = OperatorStatus(operator)
+    made.check_failed = check_failed
+    made.error_since = None if failed_ago is None else NOW - failed_ago
+    assert made.usable(NOW) is usable
+    assert made.permitted() is (operator in ("enabled", "drain") and not check_failed)
+    assert made.in_error(NOW) is (failed_ago is not None and failed_ago <= 60)
+    assert made.status(NOW) == status
+
+
+def test_retry_time_of_its_own() -> None:
+    """Error ends strictly after the member's retry time, also with 0 (F6)."""
+    made = member(retry_after=0)
+    made.error_since = NOW
+    assert not made.usable(NOW)
+    assert made.usable(NOW + 0.001)
+
+
+def test_configured_status() -> None:
+    """A member starts with the status the operator wrote."""
+    assert member(status="drain").status(NOW) == "drain"
+    assert not member(status="disabled").usable(NOW)
+
+
+def test_shown_by_its_route() -> None:
+    """A member is shown by its route, or by its URL if it has none, and with what it does."""
+    assert repr(member(route="server1")) == "<Member server1 busy=0>"
+    assert repr(member()) == "<Member http://server1.zarafa.com busy=0>"

@@ -1,0 +1,331 @@
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.core.balancer import Balancer, Reason, Session
+from proxy.core.failover import Failure, Next
+from proxy.core.http1 import Limits, RequestHead, read_request_head
+from proxy.core.mapping import Mapping, read_target
+from proxy.core.placement import Placement
+from proxy.core.settings import Balancer as BalancerSettings
+from proxy.core.settings import Mapping as MappingSettings
+
+NOW = 1000.0
+SECOND = 1795353357
+
+
+def request(text: bytes = b"GET /", cookie: bytes = b"") -> RequestHead:
+    """A request, of its method and target."""
+    fields = b"Host: zarafa.com\r\n" + (b"Cookie: " + cookie + b"\r\n" if cookie else b"")
+    found = read_request_head(text + b" HTTP/1.1\r\n" + fields + b"\r\n", Limits(99, 99, 9, 999))
+    assert found is not None
+    return found[0]
+
+
+def mapping(
+    count: int = 2,
+    *,
+    apache: bool = False,
+    member: dict[str, Any] | None = None,
+    response_timeout: str | None = None,
+    **options: Any,
+) -> Mapping:
+    """A mapping to a balancer with ``count`` members, server1 and so on."""
+    members = [
+        {"url": f"http://server{number}", "route": f"server{number}", **(member or {})}
+        for number in range(1, count + 1)
+    ]
+    plain = {"sticky_session": "BALANCEME", "session_cookie": {}, "members": members, **options}
+    balancer = Balancer("cluster", BalancerSettings.model_validate(plain), apache=apache)
+    plain = {"path": "/", "balancer": "cluster", "response_timeout": response_timeout}
+    return Mapping(MappingSettings.model_validate(plain), balancer)
+
+
+def place(way: Mapping, head: RequestHead, *, apache: bool = False) -> Placement:
+    """A placement before its first attempt."""
+    return Placement(way, read_target(head.target), head, apache=apache)
+
+
+def refuse(
+    placement: Placement, head: RequestHead, failure: Failure = Failure.REFUSED, now: float = NOW
+) -> Next:
+    """The attempt under way fails, on a new connection of a new client."""
+    return placement.failed(failure, head, now, reused=False, later_request=False).next
+
+
+def route(placement: Placement) -> bytes | None:
+    """Where the request is."""
+    return placement.member.route
+
+
+# --- attempts ----------------------------------------------------------------------------------
+
+
+def test_first_attempt() -> None:
+    """A placement begins with the balancer's choice, by the cookie."""
+    head = request(cookie=b"BALANCEME=balancer.server2")
+    placement = place(mapping(), head)
+    assert placement.choose(NOW)
+    assert (route(placement), placement.attempts) == (b"server2", 1)
+    assert placement.choice.session is Session.KEPT
+
+
+def test_route_in_the_query() -> None:
+    """The route is looked for in the path and the query (S1)."""
+    placement = place(mapping(), request(b"GET /a?BALANCEME=x.server2"))
+    assert placement.choose(NOW)
+    assert route(placement) == b"server2"
+
+
+def test_failover() -> None:
+    """A request that was refused goes to another member, and its cookie says so (F1, H57)."""
+    head = request(b"POST /", b"BALANCEME=balancer.server2")
+    placement = place(mapping(), head)
+    assert placement.choose(NOW)
+    assert refuse(placement, head) is Next.OTHER_MEMBER
+    assert placement.choose(NOW)
+    assert (route(placement), placement.attempts) == (b"server1", 2)
+    assert placement.choice.session is Session.MOVED
+    line = placement.cookie_line(SECOND, tls=True)
+    assert line.startswith(b"Set-Cookie: BALANCEME=balancer.server1; ")
+
+
+def test_every_member_is_tried_once() -> None:
+    """By default a request makes as many attempts as there are members (F5)."""
+    head = request(cookie=b"BALANCEME=balancer.server3")
+    placement = place(mapping(4), head)
+    tried = []
+    after = Next.OTHER_MEMBER
+    while after is Next.OTHER_MEMBER and placement.choose(NOW):
+        tried.append(route(placement))
+        after = refuse(placement, head)
+    assert tried[0] == b"server3"
+    assert sorted(filter(None, tried)) == [b"server1", b"server2", b"server3", b"server4"]
+    assert after is Next.ANSWER
+
+
+@pytest.mark.parametrize("apache", [False, True])
+@pytest.mark.parametrize(("max_attempts", "count"), [(0, 1), (1, 2), (5, 6)])
+def test_attempts_are_counted(max_attempts: int, count: int, apache: bool) -> None:
+    """Attempts are counted, not members: with both down max_attempts 5 makes 6 (F5, F7)."""
+    head = request()
+    placement = place(mapping(max_attempts=max_attempts, apache=apache), head, apache=apache)
+    after = Next.OTHER_MEMBER
+    while after is Next.OTHER_MEMBER and placement.choose(NOW):
+        after = refuse(placement, head)
+    assert placement.attempts == count
+
+
+def test_nobody_served() -> None:
+    """When all attempts failed the session stays where it was, and no cookie is sent (B17)."""
+    head = request(cookie=b"BALANCEME=balancer.server2")
+    placement = place(mapping(), head)
+    assert placement.choose(NOW)
+    refuse(placement, head)
+    assert placement.choose(NOW)
+    assert placement.choice.cookie_route == b"server1"
+    verdict = placement.failed(Failure.REFUSED, head, NOW, reused=False, later_request=False)
+    assert (verdict.next, verdict.status) == (Next.ANSWER, 503)
+    assert (placement.choice.member, placement.choice.reason) == (None, Reason.NOBODY)
+    assert placement.cookie_line(SECOND, tls=True) == b""
+
+
+def test_nobody_can_be_chosen() -> None:
+    """Without a usable member there is no attempt (B17)."""
+    placement = place(mapping(member={"status": "disabled"}), request())
+    assert not placement.choose(NOW)
+    assert placement.attempts == 0
+    assert placement.cookie_line(SECOND, tls=True) == b""
+
+
+def test_without_retry_time() -> None:
+    """With retry_after: 0 the next attempt is on another member all the same (F13, X)."""
+    head = request(cookie=b"BALANCEME=balancer.server2")
+    placement = place(mapping(member={"retry_after": 0}), head)
+    assert placement.choose(NOW)
+    refuse(placement, head)
+    assert placement.choose(NOW + 0.001)
+    assert route(placement) == b"server1"
+
+
+def test_without_retry_time_as_apache() -> None:
+    """Apache finds the session's member ready again, and uses the attempts up on it (F13)."""
+    head = request(cookie=b"BALANCEME=balancer.server2")
+    placement = place(mapping(member={"retry_after": 0}, apache=True), head, apache=True)
+    assert placement.choose(NOW)
+    refuse(placement, head)
+    assert placement.choose(NOW + 0.001)
+    assert route(placement) == b"server2"
+    assert refuse(placement, head) is Next.ANSWER
+
+
+def test_ignored_errors() -> None:
+    """A member that ignores errors is failed over from; Apache can't do that (F8, X)."""
+    head = request()
+    for apache, after in ((False, Next.OTHER_MEMBER), (True, Next.ANSWER)):
+        way = mapping(member={"ignore_errors": True}, apache=apache)
+        placement = place(way, head, apache=apache)
+        assert placement.choose(NOW)
+        assert refuse(placement, head) is after
+
+
+def test_no_failover() -> None:
+    """A session that may not fail over makes one attempt (F9)."""
+    head = request(cookie=b"BALANCEME=balancer.server2")
+    placement = place(mapping(no_failover=True), head)
+    assert placement.choose(NOW)
+    assert refuse(placement, head) is Next.OTHER_MEMBER
+    assert not placement.choose(NOW)
+    assert placement.choice.reason is Reason.NO_FAILOVER
+
+
+# --- dead connections, and members in error ----------------------------------------------------
+
+
+def test_dead_connection() -> None:
+    """A reused connection that was dead costs no attempt, and is replaced once (H69)."""
+    head = request()
+    placement = place(mapping(), head)
+    assert placement.choose(NOW)
+    first, second = (
+        placement.failed(Failure.CLOSED, head, NOW, reused=True, later_request=True).next
+        for _ in range(2)
+    )
+    assert (first, second) == (Next.SAME_MEMBER, Next.CLOSE_CLIENT)
+    assert placement.attempts == 1
+    assert placement.member.status(NOW) == "ok"
+
+
+def test_news_of_an_error() -> None:
+    """Only the first of several failures is told as news (F1)."""
+    head, way = request(), mapping(member={"route": None})
+    placements = [place(way, head) for _ in range(4)]
+    assert all(placement.choose(NOW) for placement in placements)
+    news = [
+        placement.failed(Failure.REFUSED, head, NOW, reused=False, later_request=False)
+        for placement in placements
+    ]
+    assert [verdict.member_in_error for verdict in news] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure.CLOSED,
+        Failure.RESPONSE_TIMEOUT,
+        Failure.HEAD_TIMEOUT,
+        Failure.UNEXPECTED,
+        Failure.BAD_RESPONSE,
+        Failure.SENDING,
+    ],
+)
+def test_failures_after_sending(failure: Failure) -> None:
+    """What goes wrong after the request was sent leaves the member usable (F1, H67)."""
+    head = request()
+    placement = place(mapping(), head)
+    assert placement.choose(NOW)
+    assert refuse(placement, head, failure) is Next.ANSWER
+    assert placement.member.usable(NOW)
+
+
+# --- busy --------------------------------------------------------------------------------------
+
+
+def test_busy() -> None:
+    """A request counts from the choice until it leaves, at one member at a time (B10)."""
+    head = request()
+    placement = place(mapping(), head)
+    first, second = placement.mapping.balancer.members
+    assert placement.choose(NOW)
+    assert (first.busy, second.busy) == (1, 0)
+    refuse(placement, head)
+    assert (first.busy, second.busy) == (0, 0)
+    assert placement.choose(NOW)
+    assert (first.busy, second.busy) == (0, 1)
+    placement.leave()
+    placement.leave()
+    assert (first.busy, second.busy) == (0, 0)
+
+
+FAILURES = st.tuples(st.sampled_from(Failure), st.booleans(), st.booleans())
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    apache=st.booleans(),
+    counts=st.tuples(st.integers(1, 3), st.integers(0, 4)),
+    requests=st.lists(st.lists(FAILURES, max_size=5), max_size=4),
+    turns=st.lists(st.integers(0, 3), max_size=20),
+)
+def test_busy_is_exact(
+    apache: bool,
+    counts: tuple[int, int],
+    requests: list[list[tuple[Failure, bool, bool]]],
+    turns: list[int],
+) -> None:
+    """However attempts of several requests mix and fail, nobody's busy is ever wrong (B10)."""
+    way = mapping(counts[0], max_attempts=counts[1], apache=apache)
+    head = request()
+    placements = [place(way, head, apache=apache) for _ in requests]
+    at: list[Any] = [
+        placement.member if placement.choose(NOW) else None for placement in placements
+    ]
+    for turn in turns:
+        if turn >= len(requests) or at[turn] is None:
+            continue
+        placement = placements[turn]
+        at[turn] = None
+        if not requests[turn]:
+            placement.leave()
+        else:
+            failure, reused, later = requests[turn].pop()
+            verdict = placement.failed(failure, head, NOW, reused=reused, later_request=later)
+            if verdict.next is Next.SAME_MEMBER or (
+                verdict.next is Next.OTHER_MEMBER and placement.choose(NOW)
+            ):
+                at[turn] = placement.member
+            else:
+                placement.leave()
+        busy = [member.busy for member in way.balancer.members]
+        assert busy == [at.count(member) for member in way.balancer.members]
+    for placement in placements:
+        placement.leave()
+    assert {member.busy for member in way.balancer.members} == {0}
+
+
+# --- what goes with it -------------------------------------------------------------------------
+
+
+def test_no_cookie_to_set() -> None:
+    """Without a session cookie in the settings no line is written (S15)."""
+    placement = place(mapping(session_cookie=None), request())
+    assert placement.choose(NOW)
+    assert placement.cookie_line(SECOND, tls=True) == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "response_timeout", "seconds"),
+    [
+        (b"GET /webaccess", None, 5.0),
+        (b"POST /Microsoft-Server-ActiveSync?Cmd=Ping", None, 3660.0),
+        (b"POST /microsoft-server-activesync", None, 3660.0),
+        (b"POST /x/Microsoft-Server-ActiveSync", None, 5.0),
+        (b"GET /webaccess", "2h", 7200.0),
+        (b"POST /Microsoft-Server-ActiveSync", "2h", 7200.0),
+    ],
+)
+def test_response_timeout(text: bytes, response_timeout: str | None, seconds: float) -> None:
+    """The mapping's, else the member's, an hour longer for ActiveSync's long polls (F16, D33)."""
+    way = mapping(timeouts={"response": "5s"}, response_timeout=response_timeout)
+    placement = place(way, request(text))
+    assert placement.choose(NOW)
+    assert placement.response_timeout == seconds
+
+
+def test_shown_by_its_mapping() -> None:
+    """A placement is shown by its mapping, with the attempts made."""
+    placement = place(mapping(), request())
+    placement.choose(NOW)
+    assert repr(placement) == "<Placement <Mapping /> attempts=1>"

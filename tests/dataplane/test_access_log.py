@@ -1,0 +1,270 @@
+"""One line for each exchange: what it says, what it never says, and how it is written."""
+
+import errno
+import json
+import logging
+
+import pytest
+
+from proxy.core.pages import OwnAnswer
+from proxy.core.settings import LogFormat
+from proxy.dataplane.access_log import BATCH, LONGEST, AccessLog, Refusal
+from tests.dataplane.conftest import MakeStage
+from tests.dataplane.messages import request, response
+from tests.fakes import FakeClock, Stage
+
+JSON = {"access_log": {"format": "json"}}
+
+
+def log_line(stage: Stage, line: bytes = b"GET / HTTP/1.1", fields: bytes = b"") -> str:
+    """The line of one exchange that is answered 200 with five bytes."""
+    client = stage.client()
+    client.send(request(line, fields))
+    stage.clock.advance(0.25)
+    member = stage.accept(stage.openings[0])
+    stage.clock.advance(0.5)
+    member.send(response(body=b"hello"))
+    return stage.log.lines[-1]
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local time is UTC."""
+    monkeypatch.setattr(
+        FakeClock, "log_time", lambda _, second: f"22/Nov/2026:14:15:{second % 60:02} +0000"
+    )
+
+
+# --- combined ------------------------------------------------------------------------------------
+
+
+def test_combined_line(stage: Stage) -> None:
+    """Apache's combined format, then the session's fate and times in microseconds (G1)."""
+    fields = b"Referer: http://a/b\r\nUser-Agent: Mozilla/5.0 (X; Y)\r\n"
+    fields += b"Cookie: BALANCEME=x.server2\r\n"
+    assert log_line(stage, b"GET /a?b=c HTTP/1.1", fields) == (
+        '192.0.2.1 - - [22/Nov/2026:14:15:57 +0000] "GET /a?b=c HTTP/1.1" 200 5'
+        ' "http://a/b" "Mozilla/5.0 (X; Y)" session=kept route=server2 member=server2 attempts=1'
+        " connect=250000 first_byte=750000 total=750000"
+    )
+
+
+def test_combined_line_of_an_own_answer(stage: Stage) -> None:
+    """What reached no member says so with dashes."""
+    client = stage.client()
+    client.send(request(b"OPTIONS * HTTP/1.1"))
+    assert stage.log.lines[0].endswith(
+        '"OPTIONS * HTTP/1.1" 200 - "-" "-" session=- route=- member=- attempts=0'
+        " connect=0 first_byte=0 total=0"
+    )
+
+
+def test_combined_line_of_a_refusal(stage: Stage) -> None:
+    """A refused request has the same fields, as far as it was read (G2)."""
+    stage.client().send(b'GET /"\x1b[31m  HTTP/1.1\r\nCookie: secret\r\n\r\n')
+    page = len(OwnAnswer(400).body)
+    (line,) = stage.log.lines
+    assert line == (
+        '192.0.2.1 - - [22/Nov/2026:14:15:57 +0000] "GET /\\x22\\x1b[31m  HTTP/1.1" 400 '
+        f'{page} "-" "-" session=- route=- member=- attempts=0 connect=0 first_byte=0 total=0'
+    )
+
+
+@pytest.mark.parametrize(
+    ("cookie", "words"),
+    [
+        (b"", "session=new route=- member=server1"),
+        (b"BALANCEME=x.server2", "session=kept route=server2 member=server2"),
+        (b"BALANCEME=x.gone", "session=unknown route=gone member=server1"),
+        (b"BALANCEME=x.a b", "session=unknown route=a\\x20b member=server1"),
+    ],
+)
+def test_says_what_became_of_the_session(stage: Stage, cookie: bytes, words: str) -> None:
+    """New, kept or unknown, the route that came in, and who served (habit 21 of the style)."""
+    assert f'" {words} attempts=1' in log_line(stage, fields=b"Cookie: " + cookie + b"\r\n")
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def test_json_line(make_stage: MakeStage) -> None:
+    """The same as an object, on one line."""
+    stage = make_stage(top=JSON)
+    fields = b'User-Agent: a"b\\c\x80\r\nReferer: http://a/?token=secret\r\n'
+    line = log_line(stage, b"GET /a HTTP/1.1", fields)
+    assert json.loads(line) == {
+        "time": 1795356957.0,
+        "client": "192.0.2.1",
+        "request": "GET /a HTTP/1.1",
+        "host": "proxy.example",
+        "status": 200,
+        "bytes": 5,
+        "referer": "http://a/?token=...",
+        "user_agent": 'a"b\\c\x80',
+        "session": "new",
+        "route": "-",
+        "member": "server1",
+        "reason": "elected",
+        "attempts": 1,
+        "connect": 250000,
+        "first_byte": 750000,
+        "total": 750000,
+    }
+
+
+def test_json_line_of_a_refusal(make_stage: MakeStage) -> None:
+    """A refused request is an object too, with what is known of it."""
+    stage = make_stage(top=JSON)
+    stage.client().send(b"GET /\x00 HTTP/1.1\r\n\r\n")
+    line = json.loads(stage.log.lines[0])
+    assert line["request"] == "GET /\x00 HTTP/1.1"
+    assert line["status"] == 400
+    assert line["bytes"] == len(OwnAnswer(400).body)
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_json_line_without_a_member(make_stage: MakeStage, status: int) -> None:
+    """Own answers and failed attempts are whole objects as well."""
+    stage = make_stage(1, top=JSON)
+    stage.client().send(request(b"GET /%2F HTTP/1.1" if status == 404 else b"GET / HTTP/1.1"))
+    if status == 503:
+        stage.refuse()
+    line = json.loads(stage.log.lines[0])
+    assert (line["status"], line["member"]) == (status, "-")
+    assert line["attempts"] == (status == 503)
+
+
+# --- what is never written -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("top", [{}, JSON], ids=["combined", "json"])
+def test_secrets_are_not_written(make_stage: MakeStage, top: dict[str, object]) -> None:
+    """Cookies, credentials, and session ids in addresses stay out of the log (H86, D80)."""
+    stage = make_stage(top=top)
+    fields = (
+        b"Cookie: SID=hidden\r\nAuthorization: Basic hidden\r\n"
+        b"Referer: https://a/?PassWord=hidden&x=seen\r\n"
+    )
+    target = b"GET /webapp?sessionid=hidden&a=seen&passwd=hidden&Token=hidden HTTP/1.1"
+    line = log_line(stage, target, fields)
+    assert "hidden" not in line
+    assert line.count("seen") == 2
+    assert "?sessionid=...&a=seen&passwd=...&Token=... HTTP/1.1" in line
+
+
+def test_secrets_of_refused_requests_are_not_written(stage: Stage) -> None:
+    """The same for what could not be read (H86)."""
+    client = stage.client()
+    client.send(b"GET /?sessionid=hidden&password=hidd")
+    stage.advance(21)
+    assert "hid" not in stage.log.lines[0]
+    assert "408" in stage.log.lines[0]
+
+
+@pytest.mark.parametrize("top", [{}, JSON], ids=["combined", "json"])
+@pytest.mark.parametrize("byte", [b'"', b"\\", b"\t", b"\x80", b"\xff"])
+def test_nothing_breaks_a_line(make_stage: MakeStage, top: dict[str, object], byte: bytes) -> None:
+    """What could end a string, a line or reach a terminal is escaped (H85)."""
+    stage = make_stage(top=top)
+    line = log_line(stage, fields=b"User-Agent: a" + byte + b"b\r\n")
+    escaped = f"\\x{byte[0]:02x}" if not top else f"\\u{byte[0]:04x}"
+    assert f'"a{escaped}b"' in line
+    assert line.isprintable()
+    assert line.isascii()
+
+
+def test_long_values_are_cut(stage: Stage) -> None:
+    """A value beyond 2048 bytes is cut (H85)."""
+    line = log_line(
+        stage, b"GET /" + b"a" * 5000 + b" HTTP/1.1", b"Referer: a" + b"\t" * 9000 + b"b\r\n"
+    )
+    assert f'"GET /{"a" * (LONGEST - 5)}" ' in line
+    assert len(line) < 6 * LONGEST
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+class Disk:
+    """A file that takes at most ``room`` bytes at once, and may be full."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.room = 10**6
+        self.calls = 0
+        self.full = False
+
+    def write(self, data: bytes) -> int:
+        """As os.write does."""
+        self.calls += 1
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.data += data[: self.room]
+        return min(len(data), self.room)
+
+
+def filled(disk: Disk, count: int) -> AccessLog:
+    """A log with so many lines of refusals."""
+    log = AccessLog(disk.write, LogFormat.COMBINED, FakeClock())
+    for number in range(count):
+        log.refused(Refusal(b"192.0.2.1", 0, b"%d" % number, OwnAnswer(400)))
+    return log
+
+
+def test_lines_are_written_in_batches() -> None:
+    """Lines wait until they are flushed; then one write takes all of them (P6)."""
+    disk = Disk()
+    log = filled(disk, BATCH - 1)
+    assert disk.calls == 0
+    assert repr(log) == f"<AccessLog {BATCH - 1} lines waiting>"
+    log.flush()
+    log.flush()
+    assert disk.calls == 1
+    assert disk.data.count(b"\n") == BATCH - 1
+
+
+def test_a_full_batch_is_written_at_once(stage: Stage) -> None:
+    """However soon it is, 500 lines are written (P6)."""
+    disk = Disk()
+    client = stage.client()
+    client.send(request(b"OPTIONS * HTTP/1.1"))
+    (exchange,) = stage.log.exchanges
+    log = AccessLog(disk.write, LogFormat.COMBINED, stage.clock)
+    for _ in range(BATCH):
+        assert disk.calls == 0
+        log.exchange(exchange, 0.0)
+    assert disk.calls == 1
+
+
+def test_short_writes_go_on() -> None:
+    """A write that takes a part is followed by others until all is written."""
+    disk = Disk()
+    disk.room = 7
+    filled(disk, 3).flush()
+    assert disk.data.count(b"\n") == 3
+
+
+def test_full_disk_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Trouble costs the lines, is said once, and again only after it was over."""
+    disk = Disk()
+    log = filled(disk, 1)
+    for full in (True, True, False, True):
+        disk.full = full
+        log.refused(Refusal(b"192.0.2.1", 0, b"-", OwnAnswer(400)))
+        log.flush()
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == 2 * [
+        "access log: No space left on device; lines are lost until it can be written"
+    ]
+    assert caplog.records[0].levelno == logging.WARNING
+    assert disk.data.count(b"\n") == 1
+
+
+def test_no_log(stage: Stage) -> None:
+    """Without a place to write to nothing is kept."""
+    log = AccessLog(None, LogFormat.COMBINED, stage.clock)
+    stage.client().send(request(b"OPTIONS * HTTP/1.1"))
+    log.exchange(stage.log.exchanges[0], 0.0)
+    log.refused(Refusal(b"192.0.2.1", 0, b"-", OwnAnswer(400)))
+    log.flush()
+    assert repr(log) == "<AccessLog 0 lines waiting>"
