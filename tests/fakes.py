@@ -33,7 +33,8 @@ from proxy.dataplane.deadlines import NEVER
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.exchange import Phase as ExchangePhase
 from proxy.dataplane.flow import HIGH_WATER, Hold
-from proxy.dataplane.frontend import Frontend, FrontendConnection, Phase
+from proxy.dataplane.frontend import Frontend
+from proxy.dataplane.frontend_connection import FrontendConnection, Phase
 from proxy.dataplane.member_connection import MemberConnection
 from proxy.dataplane.pool import MemberPool
 

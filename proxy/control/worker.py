@@ -30,7 +30,8 @@ from proxy.core.values import listen_host_port
 from proxy.dataplane.access_log import AccessLog
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import Deadlines
-from proxy.dataplane.frontend import TLS_SHUTDOWN, Frontend, FrontendConnection, Timeouts
+from proxy.dataplane.frontend import Frontend, Timeouts
+from proxy.dataplane.frontend_connection import TLS_SHUTDOWN, FrontendConnection
 from proxy.dataplane.pool import MemberPool, Pools
 from proxy.dataplane.tls import server_context
 

@@ -1,10 +1,9 @@
 """The field lines of a head, read strictly and judged once (RFC 9112 section 5, RFC 9110 5).
 
 httptools (llhttp in its strict mode) judges each line. Most lines come again and again, from one
-client or from all of them, so what a line says is remembered: reading a known one is a look into a
-table. A whole block of lines that is byte for byte the one before it on a connection needs not even
-that; whoever reads heads passes the last block in and gets it back. Both hold pure functions of the
-bytes, so nothing can go stale (benchmarks/micro: head parsing).
+client or from all of them, and so do whole blocks of lines; what they say is remembered in bounded
+tables, and reading a known block is a look into one. The tables hold pure functions of the bytes,
+so nothing in them can go stale (benchmarks/micro: head parsing).
 """
 
 import re
@@ -17,9 +16,11 @@ from proxy.core.errors import ProxyError
 # (lower-cased name, name as sent, value without blanks around it)
 Field = tuple[bytes, bytes, bytes]
 
-# Only blocks up to this size go through the table, so that it holds 4 MiB at the most.
-_REMEMBERED_BLOCK = 4096
+# Larger blocks, in bytes, are not remembered, so that the table of lines holds 4 MiB at the most,
+# and each of the tables of blocks (http1.py) about 6 MiB.
+REMEMBERED_SIZE = 4096
 _REMEMBERED_LINES = 1024
+REMEMBERED_BLOCKS = 512
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _HOST = re.compile(
     rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)"
@@ -57,15 +58,14 @@ class FieldBlock:
     """The field lines of one head, in order and with their spelling.
 
     ``known`` has the last value of each name, ``repeated`` tells that some name has several
-    lines. What others derive of a block is kept with it, under a key of their own: ``lines`` to be
-    sent, ``notes`` for the log.
+    lines. Lines for others that ``headers`` derives of a block are kept with it, in ``lines``.
     """
 
-    __slots__ = ("fields", "known", "lines", "notes", "options", "repeated", "text")
+    __slots__ = ("fields", "known", "lines", "options", "repeated", "text")
 
     def __init__(self, text: bytes) -> None:
         """``text`` ends with the empty line; raises FieldsError."""
-        read = _remembered if len(text) <= _REMEMBERED_BLOCK else _read_line
+        read = _remembered if len(text) <= REMEMBERED_SIZE else _read_line
         try:
             self.fields = list(map(read, text.split(b"\r\n")[:-2]))
         except (httptools.HttpParserError, AttributeError) as error:
@@ -77,7 +77,6 @@ class FieldBlock:
         connection = self.joined(b"connection")
         self.options = _NO_OPTIONS if connection is None else connection_options(connection)
         self.lines: dict[object, bytes] = {}
-        self.notes: dict[object, str] = {}
 
     def joined(self, key: bytes) -> bytes | None:
         """All lines of one name joined by ``, `` (RFC 9110 section 5.3); None without one."""

@@ -10,7 +10,7 @@ from enum import Enum
 
 from proxy.core.errors import ProxyError
 from proxy.core.fields import FieldBlock, FieldsError
-from proxy.core.http1 import RequestHead, ResponseHead
+from proxy.core.heads import RequestHead, ResponseHead
 
 
 class FramingError(ProxyError):

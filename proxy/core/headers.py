@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from proxy.core.errors import ClientError
 from proxy.core.fields import Field
-from proxy.core.http1 import RequestHead, ResponseHead
+from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.rewriting import LOCATION_FIELDS, Rewriting
 
 # RFC 9110 section 7.6.1 and R5; lengths and codings are written anew with the body's framing.
@@ -69,7 +69,17 @@ STATUS_LINES = {
 class Forwarded:
     """What members are told about a client, for one connection (R7, D29, D30)."""
 
-    __slots__ = ("_after_host", "address", "apache", "client", "proto", "server_name", "trusted")
+    __slots__ = (
+        "_after_host",
+        "_host",
+        "_lines",
+        "address",
+        "apache",
+        "client",
+        "proto",
+        "server_name",
+        "trusted",
+    )
 
     def __init__(self, client: str, server_name: str, *, tls: bool, trusted: bool) -> None:
         self.address = client
@@ -78,6 +88,9 @@ class Forwarded:
         self.proto = b"https" if tls else b"http"
         self.trusted = trusted
         self.apache = False
+        # the lines for the last Host, mostly the only one
+        self._host: bytes | None = b""
+        self._lines = b""
         self._after_host = b"X-Forwarded-Server: %b\r\nX-Forwarded-Proto: %b\r\n" % (
             self.server_name,
             self.proto,
@@ -87,13 +100,12 @@ class Forwarded:
         """The X-Forwarded lines for one request; a client's own values are replaced."""
         if self.trusted and not _FORWARDED.isdisjoint(head.known):
             return self._appended(head)
-        if head.host is None:
-            return b"X-Forwarded-For: %b\r\n%b" % (self.client, self._after_host)
-        return b"X-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\n%b" % (
-            self.client,
-            head.host,
-            self._after_host,
-        )
+        host = head.block.host
+        if host != self._host:
+            self._host = host
+            middle = b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host
+            self._lines = b"X-Forwarded-For: %b\r\n%b%b" % (self.client, middle, self._after_host)
+        return self._lines
 
     def own(self, head: RequestHead) -> list[tuple[bytes, bytes, bytes | None]]:
         """Key, name and our value of the three fields that Apache adds."""
@@ -124,34 +136,49 @@ def member_request(
     ``target`` is the mapped path with the query, ``tail`` the lines of the body's framing and
     the connection. Raises ClientError for a malformed Max-Forwards (R16).
     """
-    block = head.block
-    # The lines depend on nothing but the block and the client's connection, which keeps it.
-    lines = block.lines.get(forwarded)
-    if lines is None:
-        lines = _member_lines(head, forwarded)
-        if not block.unusual:  # whether Expect is passed on depends on the head's version too
-            block.lines[forwarded] = lines
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (head.method, target, host, lines, tail)
+    if forwarded.apache:
+        lines, ours = b"".join(_apache_fields(head, forwarded)), b""
+    else:
+        block = head.block
+        lines = block.lines.get(forwarded.trusted, b"")
+        if not lines:
+            lines = _member_lines(head, trusted=forwarded.trusted)
+            if not block.unusual:
+                block.lines[forwarded.trusted] = lines
+        ours = forwarded.lines(head)
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
+        head.method,
+        target,
+        host,
+        lines,
+        ours,
+        tail,
+    )
 
 
-def _member_lines(head: RequestHead, forwarded: Forwarded) -> bytes:
-    """All field lines for a member, but for Host and those of framing and connection."""
+def _member_lines(head: RequestHead, *, trusted: bool) -> bytes:
+    """The client's field lines for a member, but for Host and those of framing and connection.
+
+    They depend on the block alone, which keeps them, except where a field is unusual.
+    """
     fields = head.fields
     if b"max-forwards" in head.known:
         fields = _fewer_forwards(fields)
-    if forwarded.apache:
-        return b"".join(_apache_fields(head, fields, forwarded))
-    dropped = _TRUSTED_DROPPED if forwarded.trusted else _REQUEST_DROPPED
+    dropped = _TRUSTED_DROPPED if trusted else _REQUEST_DROPPED
     if b"expect" in head.known and not head.expects_continue:
         dropped |= {b"expect"}
     if not head.options <= _USUAL_OPTIONS:
         dropped |= head.options
-    lines = [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
-    return b"".join(lines) + forwarded.lines(head)
+    return b"".join(
+        [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
+    )
 
 
-def _apache_fields(head: RequestHead, fields: Iterable[Field], forwarded: Forwarded) -> list[bytes]:
+def _apache_fields(head: RequestHead, forwarded: Forwarded) -> list[bytes]:
     """The fields as Apache sends them: equal names joined, ours behind the client's (R3, R7)."""
+    fields = head.fields
+    if b"max-forwards" in head.known:
+        fields = _fewer_forwards(fields)
     dropped = _APACHE_DROPPED | head.options
     if head.known.get(b"expect") == b"":
         dropped |= {b"expect"}
@@ -231,7 +258,7 @@ def client_lines(
     stays. Where nothing is rewritten they depend on the block alone, which keeps them.
     """
     lines = _client_lines(head, rewriting, base, length=length)
-    if rewriting.leaves_alone(head.known):
+    if head.known.keys().isdisjoint(_DEPEND_ON_MAPPING):
         head.block.lines[length] = lines
     return lines
 
@@ -272,6 +299,8 @@ def switching_response(head: ResponseHead) -> bytes:
     )
 
 
+# Responses with one of these look different for different mappings.
+_DEPEND_ON_MAPPING = LOCATION_FIELDS | {b"set-cookie"}
 _REWRITTEN = frozenset((*LOCATION_FIELDS, b"expires", b"last-modified", b"set-cookie"))
 
 

@@ -122,6 +122,7 @@ class Mapping:
     __slots__ = (
         "balancer",
         "host",
+        "moves",
         "prefix",
         "preserve_host",
         "response_timeout",
@@ -137,6 +138,8 @@ class Mapping:
         self.host = settings.host.lower().encode() if settings.host else None
         self.prefix = settings.path.encode()
         self.to = settings.to.encode() if settings.to else self.prefix
+        # whether a path is another one on the member
+        self.moves = self.to != self.prefix
         self.preserve_host = settings.preserve_host
         self.response_timeout = settings.response_timeout
         self.upgrade = frozenset(name.lower().encode() for name in settings.upgrade)
@@ -168,8 +171,6 @@ class Mapping:
 
         The prefix is replaced as text (R26), and the base put before it (R27).
         """
-        if self.to is self.prefix and not base:
-            return path
         return base + self.to + path[len(self.prefix) :]
 
     def __repr__(self) -> str:

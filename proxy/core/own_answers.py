@@ -5,7 +5,7 @@ from collections.abc import Collection
 from proxy.core.errors import ClientError
 from proxy.core.fields import host_and_port
 from proxy.core.headers import max_forwards
-from proxy.core.http1 import RequestHead, ResponseHead
+from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.mapping import read_target
 from proxy.core.pages import OwnAnswer
 

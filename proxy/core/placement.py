@@ -6,7 +6,7 @@ sending and waiting are the exchange's part.
 
 from proxy.core.balancer import Choice, Reason
 from proxy.core.failover import Attempt, Failure, Next, Verdict, judge
-from proxy.core.http1 import RequestHead
+from proxy.core.heads import RequestHead
 from proxy.core.mapping import Mapping, Target, is_activesync
 from proxy.core.member import Member
 
@@ -117,10 +117,10 @@ class Placement:
     def cookie_line(self, second: int, *, tls: bool) -> bytes:
         """The Set-Cookie line that the choice asks for; ``second`` is the request's arrival."""
         route = self.choice.cookie_route
-        if route is None:
-            return b""
         cookie = self.mapping.balancer.session_cookie
-        return b"" if cookie is None else cookie.line(route, second, tls=tls)
+        if route is None or cookie is None:
+            return b""
+        return cookie.line(route, second, tls=tls)
 
     def __repr__(self) -> str:
         return f"<Placement {self.mapping!r} attempts={self.attempts}>"

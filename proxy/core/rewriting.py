@@ -68,10 +68,6 @@ class Rewriting:
         """Whether any cookie may change."""
         return bool(self._cookie_domain or self._cookie_path)
 
-    def leaves_alone(self, known: Mapping[bytes, bytes]) -> bool:
-        """Whether a head with these fields is the same for every request of every mapping."""
-        return LOCATION_FIELDS.isdisjoint(known) and b"set-cookie" not in known
-
     def cookie(self, value: bytes) -> bytes:
         """A member's Set-Cookie with domain and path replaced (P15, P16)."""
         parts = value.split(b";")

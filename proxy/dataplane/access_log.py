@@ -7,11 +7,11 @@ credentials and session ids in addresses are never written (H86, D80).
 
 import logging
 import re
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.core.balancer import Session
+from proxy.core.heads import RequestHead
 from proxy.core.pages import OwnAnswer
 from proxy.core.placement import Placement
 from proxy.core.settings import LogFormat
@@ -65,12 +65,6 @@ def without_secrets(text: bytes | None) -> bytes | None:
     return text
 
 
-@lru_cache(maxsize=1024)
-def _combined_line(line: bytes) -> str:
-    """A request line in a combined line; they come again and again."""
-    return combined_text(without_secrets(line))
-
-
 class Refusal(NamedTuple):
     """A request that was refused before it could become an exchange."""
 
@@ -86,7 +80,7 @@ class AccessLog:
     ``write`` takes bytes and gives back how many it took, as os.write does.
     """
 
-    __slots__ = ("_clock", "_line", "_lines", "_troubled", "_write")
+    __slots__ = ("_clock", "_line", "_lines", "_second", "_time", "_troubled", "_write")
 
     def __init__(
         self, write: Callable[[bytes], int] | None, log_format: LogFormat, clock: Clock
@@ -98,6 +92,9 @@ class AccessLog:
         self._line = self._combined if combined else self._json
         self._lines: list[str] = []
         self._troubled = False
+        # the time of the last line, as text
+        self._second = -1
+        self._time = ""
 
     def exchange(self, exchange: "Exchange", now: float) -> None:
         """An exchange has ended, at monotonic time ``now``."""
@@ -138,18 +135,19 @@ class AccessLog:
         """Apache's combined format (G1), then what became of the session; times are in µs."""
         head, response, begun = exchange.head, exchange.response, exchange.begun
         session = _combined_session(exchange.placement) if exchange.mapped else NO_SESSION
+        second = int(exchange.received_at)
+        if second != self._second:
+            self._second = second
+            self._time = self._clock.log_time(second)
         # Mostly nothing was opened, and the first byte came with the last.
         connect = int(exchange.connect_time * 1e6) if exchange.connect_time else 0
         first_byte = int(exchange.first_byte_time * 1e6)
         total = int((now - begun) * 1e6) if now - begun != exchange.first_byte_time else first_byte
-        block = head.block
-        browser = block.notes.get(_combined_browser)
-        if browser is None:
-            browser = block.notes[_combined_browser] = _combined_browser(block.known)
+        line, browser = head.note or _combined_note(head)
         return (
             f"{exchange.client.forwarded.address} - -"
-            f" [{self._clock.log_time(int(exchange.received_at))}]"
-            f' "{_combined_line(head.line)}"'
+            f" [{self._time}]"
+            f' "{line}"'
             f" {response.status} {response.body_sent or '-'} {browser} {session}"
             f" connect={connect} first_byte={first_byte} total={total}\n"
         )
@@ -194,24 +192,27 @@ def _json_refused(refusal: Refusal) -> str:
     )
 
 
-def _combined_browser(known: Mapping[bytes, bytes]) -> str:
-    """Referer and User-Agent, which are the same for most requests of a connection."""
-    referer = combined_text(without_secrets(known.get(b"referer")))
-    return f'"{referer}" "{combined_text(known.get(b"user-agent"))}"'
+def _combined_note(head: RequestHead) -> tuple[str, str]:
+    """What a line has of the head itself: the request line; Referer and User-Agent."""
+    referer = combined_text(without_secrets(head.known.get(b"referer")))
+    browser = f'"{referer}" "{combined_text(head.known.get(b"user-agent"))}"'
+    head.note = combined_text(without_secrets(head.line)), browser
+    return head.note
 
 
 def _combined_session(placement: Placement) -> str:
     """What became of the session: which route came in, who served, in how many attempts."""
     choice = placement.choice
-    member, session = choice.member, choice.session
+    member = choice.member
+    if choice.session is KEPT and member is not None:
+        # It asked for its member's route, which needs no escaping.
+        return (
+            f"session=kept route={member.name} member={member.name} attempts={placement.attempts}"
+        )
+    asked = combined_text(choice.session_route).replace(" ", "\\x20")
     served = "-" if member is None else member.name
-    # A kept session asked for its member's route, which needs no escaping.
-    asked = served if session is KEPT else _escaped(choice.session_route)
-    return f"session={session.word} route={asked} member={served} attempts={placement.attempts}"
-
-
-def _escaped(route: bytes | None) -> str:
-    return combined_text(route).replace(" ", "\\x20")
+    attempts = placement.attempts
+    return f"session={choice.session.word} route={asked} member={served} attempts={attempts}"
 
 
 def _json_session(placement: Placement) -> str:

@@ -12,7 +12,7 @@ from proxy.core import headers
 from proxy.core.errors import ClientError
 from proxy.core.failover import Failure, Next
 from proxy.core.framing import Body, ChunkedBody, LengthBody
-from proxy.core.http1 import RequestHead, ResponseHead
+from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.mapping import read_target
 from proxy.core.own_answers import (
     OWN_METHODS,
@@ -26,12 +26,12 @@ from proxy.core.placement import Placement
 from proxy.dataplane.deadlines import NEVER
 from proxy.dataplane.flow import Hold
 from proxy.dataplane.mistakes import guarded
-from proxy.dataplane.request import PREFETCH_TIME, Request
+from proxy.dataplane.request import NO_BODY, PREFETCH_TIME, Request
 from proxy.dataplane.response import CLIENT_LEFT, CLOSING, Response
 from proxy.dataplane.tunnel import Tunnel, asked_for
 
 if TYPE_CHECKING:
-    from proxy.dataplane.frontend import FrontendConnection
+    from proxy.dataplane.frontend_connection import FrontendConnection
     from proxy.dataplane.member_connection import MemberConnection
 
 log = logging.getLogger("balanceme")
@@ -89,7 +89,9 @@ class Exchange:
         self.connect_time = 0.0
         self.first_byte_time = 0.0
         # the member's side
-        self.request = Request(head, body)
+        self.request = (
+            NO_BODY if body is None else Request(body, expects_continue=head.expects_continue)
+        )
         self.mapped = False
         self.connection: MemberConnection | None = None
         self.tunnel: Tunnel | None = None
@@ -104,9 +106,12 @@ class Exchange:
         if piece:
             self.request.hold(piece)
         head, frontend = self.head, self.client.frontend
-        if head.block.unusual or head.method in OWN_METHODS or frontend.redirect_port is not None:
+        answer: OwnAnswer | None
+        if frontend.redirect_port is not None:
+            answer = redirect_to_https(head, frontend.server_name, frontend.redirect_port)
+        elif head.block.unusual or head.method in OWN_METHODS:
             apache = frontend.apache
-            answer = self._own_answer() or self._place() or without_member(head, apache=apache)
+            answer = without_mapping(head) or self._place() or without_member(head, apache=apache)
         else:
             answer = self._place()
         if answer is not None:
@@ -115,13 +120,6 @@ class Exchange:
             self._connect(self.begun)
         else:
             self._begin()
-
-    def _own_answer(self) -> OwnAnswer | None:
-        """The answer to a request that concerns no member."""
-        head, frontend = self.head, self.client.frontend
-        if frontend.redirect_port is not None:
-            return redirect_to_https(head, frontend.server_name, frontend.redirect_port)
-        return without_mapping(head)
 
     def _place(self) -> OwnAnswer | None:
         """Find mapping and member; the answer if there is none, or none is needed."""
@@ -190,11 +188,7 @@ class Exchange:
         client, placement = self.client, self.placement
         self.phase = SENT
         self.connection = connection
-        try:
-            data = self.request.encode(placement, client.forwarded)
-        except ClientError as error:
-            self.answer(OwnAnswer(error.status))
-            return
+        data = self.request.encode(self.head, placement, client.forwarded)
         placement.member.sent += len(data)
         connection.begin(self, data, now + placement.response_timeout)
         if client.blocked:
@@ -244,8 +238,11 @@ class Exchange:
         data = response.head(head, body, placement.mapping, second, cookie)
         # What B9 counts: the status line and the body.
         placement.member.received += len(piece) + len(head.reason) + 13
-        if piece or complete:
+        if response.chunked:
             data += response.framed(piece, last=complete)
+        else:
+            data += piece
+            response.body_sent = len(piece)
         self.client.transport.write(data)
         if complete:
             self._finish(now, keep=response.keep)
@@ -264,8 +261,6 @@ class Exchange:
         return (
             self.request.complete
             and self.head.keep_alive
-            # Chunks in HTTP/1.0 are doubtful framing (H3, RFC 9112 section 6.1).
-            and (self.head.minor > 0 or not self.head.chunked)
             and status not in CLOSING
             and self.client.may_keep
         )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, cast
 from proxy.core.errors import MemberError, UnexpectedError
 from proxy.core.failover import Failure
 from proxy.core.framing import Body, FramingError, UntilCloseBody, response_body
-from proxy.core.http1 import ResponseFields, ResponseHead, read_response_head
+from proxy.core.heads import ResponseHead
+from proxy.core.http1 import read_response_head
 from proxy.dataplane import mistakes
 from proxy.dataplane.deadlines import NEVER
 from proxy.dataplane.flow import HIGH_WATER, Gate, Hold
@@ -39,7 +40,6 @@ class MemberConnection(asyncio.Protocol):
         "_buffer",
         "_interim",
         "_keep",
-        "_last_block",
         "_poll",
         "deadline",
         "exchange",
@@ -57,8 +57,6 @@ class MemberConnection(asyncio.Protocol):
         self.gate: Gate = cast(Gate, None)
         self.served = 0
         self.idle_since = 0.0
-        # the field lines of the response before
-        self._last_block: ResponseFields | None = None
         self._poll = select.poll()
         # for one exchange
         self.exchange: Exchange | None = None
@@ -135,12 +133,11 @@ class MemberConnection(asyncio.Protocol):
     def _read_head(self, exchange: "Exchange", data: bytes) -> None:
         limits = self.pool.limits
         while True:
-            found = read_response_head(data, limits, self._last_block)
+            found = read_response_head(data, limits)
             if found is None:
                 self._buffer = data
                 return
             head, end = found
-            self._last_block = head.block
             data = data[end:]
             if head.status >= 200:
                 break
@@ -159,12 +156,12 @@ class MemberConnection(asyncio.Protocol):
 
     def _final(self, exchange: "Exchange", head: ResponseHead, data: bytes) -> None:
         """The final head, with what came behind it."""
-        body = response_body(head, exchange.head.method)
         self._keep = head.keep_alive
+        body, complete, piece = response_body(head, exchange.head.method), True, data
         if body is None:
-            complete, piece = True, b""
+            piece = b""
             self._keep = self._keep and not data
-        else:
+        elif head.block.content_length != len(data):
             piece = body.feed(data) if data else b""
             complete = body.complete
             if isinstance(body, UntilCloseBody):

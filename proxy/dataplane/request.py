@@ -7,7 +7,7 @@ collected can be sent to another member when the first refuses.
 
 from proxy.core import headers
 from proxy.core.framing import ChunkedBody, LengthBody, encode
-from proxy.core.http1 import RequestHead
+from proxy.core.heads import RequestHead
 from proxy.core.mapping import Mapping
 from proxy.core.member import Member
 from proxy.core.own_answers import upgrade_protocol
@@ -22,17 +22,19 @@ PREFETCH_TIME = 1.0
 
 
 class Request:
-    """One request on its way to a member."""
+    """One request's body on its way to a member, and the head before it."""
 
-    __slots__ = ("_chunked", "_held", "_held_size", "body", "complete", "continued", "head")
+    __slots__ = ("_chunked", "_expects", "_held", "_held_size", "body", "complete", "continued")
 
-    def __init__(self, head: RequestHead, body: LengthBody | ChunkedBody | None) -> None:
-        self.head = head
+    def __init__(
+        self, body: LengthBody | ChunkedBody | None, *, expects_continue: bool = False
+    ) -> None:
         self.body = body
         # whether all of it has arrived
         self.complete = body is None
-        # whether a client that expects 100 Continue has been told, or didn't wait
-        self.continued = body is None or not head.expects_continue
+        # whether the client may wait for 100 Continue, and whether it has been told, or didn't
+        self._expects = expects_continue
+        self.continued = not expects_continue
         # what is collected
         self._held: list[bytes] = []
         self._held_size = 0
@@ -47,38 +49,47 @@ class Request:
     @property
     def collected(self) -> bool:
         """Whether enough is there to go to a member."""
-        return self.complete or self._held_size >= PREFETCH or self.head.expects_continue
+        return self.complete or self._held_size >= PREFETCH or self._expects
 
-    def encode(self, placement: Placement, forwarded: headers.Forwarded) -> bytes:
+    def encode(
+        self, head: RequestHead, placement: Placement, forwarded: headers.Forwarded
+    ) -> bytes:
         """The head for the member with what there is of the body, for one write (P4)."""
-        head, target = self.head, placement.target
+        target = placement.target
         member, mapping = placement.member, placement.mapping
-        path = mapping.member_path(target.text, member.base_path)
+        path = target.text
+        if mapping.moves or member.base_path:
+            path = mapping.member_path(path, member.base_path)
         host = member.host_field
         if mapping.preserve_host:
             # A host in the target replaces the field (RFC 9112 section 3.2.2).
             host = target.host or head.host or forwarded.server_name
-        if self.body is None and not head.block.unusual and head.block.content_length is None:
+        if head.block.plain:
             tail = KEEP_ALIVE if member.reuse else CLOSE
             return headers.member_request(head, path, host, forwarded, tail)
         whole = self._held_size if self.complete and self._held_size < PREFETCH else None
         framing, self._chunked = headers.framing_line(head, whole)
-        tail = framing + self._connection_lines(member, mapping)
+        tail = framing + _connection_lines(head, member, mapping)
         data = headers.member_request(head, path, host, forwarded, tail)
         piece = b"".join(self._held)
         self._held.clear()
         return data + self.framed(piece)
-
-    def _connection_lines(self, member: Member, mapping: Mapping) -> bytes:
-        """What the member is told about its connection (R2, R22)."""
-        protocol = upgrade_protocol(self.head, mapping.upgrade)
-        if protocol is not None:
-            return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
-        return KEEP_ALIVE if member.reuse else CLOSE
 
     def framed(self, piece: bytes) -> bytes:
         """A piece of the body in the member's framing."""
         return encode(piece, last=self.complete) if self._chunked else piece
 
     def __repr__(self) -> str:
-        return f"<Request {self.head!r} {'complete' if self.complete else 'incomplete'}>"
+        return f"<Request {'complete' if self.complete else 'incomplete'}>"
+
+
+# The body of a request without one: nothing of it ever changes.
+NO_BODY = Request(None)
+
+
+def _connection_lines(head: RequestHead, member: Member, mapping: Mapping) -> bytes:
+    """What the member is told about its connection (R2, R22)."""
+    protocol = upgrade_protocol(head, mapping.upgrade)
+    if protocol is not None:
+        return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
+    return KEEP_ALIVE if member.reuse else CLOSE

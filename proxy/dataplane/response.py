@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from proxy.core import headers
 from proxy.core.framing import Body, LengthBody, encode
-from proxy.core.http1 import RequestHead, ResponseHead
+from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.mapping import Mapping
 from proxy.core.own_answers import offered_protocol
 from proxy.core.pages import OwnAnswer
 from proxy.dataplane.flow import reset
 
 if TYPE_CHECKING:
-    from proxy.dataplane.frontend import FrontendConnection
+    from proxy.dataplane.frontend_connection import FrontendConnection
 
 # Statuses after which Apache closes the client's connection, a member's own included (P8).
 CLOSING = frozenset((400, 408, 411, 413, 414, 500, 501, 503))
@@ -26,7 +26,7 @@ CLIENT_LEFT = 499
 class Response:
     """One response on its way to the client."""
 
-    __slots__ = ("_chunked", "_client", "_request", "body_sent", "delimited", "keep", "status")
+    __slots__ = ("_client", "_request", "body_sent", "chunked", "delimited", "keep", "status")
 
     def __init__(self, client: "FrontendConnection", request: RequestHead) -> None:
         self._client = client
@@ -36,7 +36,8 @@ class Response:
         self.body_sent = 0
         # whether the client's connection stays for another request
         self.keep = False
-        self._chunked = False
+        # whether the client reads the body in chunks
+        self.chunked = False
         # whether the client can tell where the body ends
         self.delimited = True
 
@@ -56,13 +57,13 @@ class Response:
         head_only = request.method == b"HEAD"
         bare = body is None or isinstance(body, LengthBody)
         if not bare:
-            self._chunked = self.delimited = request.minor > 0
-            self.keep = self.keep and self._chunked
+            self.chunked = self.delimited = request.minor > 0
+            self.keep = self.keep and self.chunked
         self.status = head.status
         tail = client.connection_lines(request, keep=self.keep)
         if mapping.upgrade:
             tail = _with_offer(tail, offered_protocol(head, mapping.upgrade))
-        if self._chunked or (head_only and block.chunked and request.minor):
+        if self.chunked or (head_only and block.chunked and request.minor):
             tail += b"Transfer-Encoding: chunked\r\n"
         start = block.lines.get(headers.START)
         if start is None:
@@ -84,7 +85,7 @@ class Response:
     def framed(self, piece: bytes, *, last: bool) -> bytes:
         """A piece of the body in the client's framing."""
         self.body_sent += len(piece)
-        return encode(piece, last=last) if self._chunked else piece
+        return encode(piece, last=last) if self.chunked else piece
 
     def cut(self) -> None:
         """The body ends too early, and the client must be able to tell (P24, H59).

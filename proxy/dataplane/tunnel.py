@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from proxy.core.http1 import ResponseHead
+from proxy.core.heads import ResponseHead
 from proxy.core.own_answers import upgrade_protocol
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
-    from proxy.dataplane.frontend import FrontendConnection
+    from proxy.dataplane.frontend_connection import FrontendConnection
     from proxy.dataplane.member_connection import MemberConnection
 
 

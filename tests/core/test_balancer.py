@@ -400,7 +400,8 @@ def test_chain_of_redirect_routes() -> None:
     chain = [{"redirect_route": f"server{place}"} for place in (2, 3, 4)]
     cluster = balancer(*chain, {})
     fail(cluster, 1, 2, 3)
-    assert ask(cluster, "server1") == 4
+    choice = cluster.choose(b"/", session("server1"), NOW)
+    assert (number(cluster, choice), choice.reason) == (4, Reason.REDIRECT)
 
 
 def test_circle_of_redirect_routes() -> None:

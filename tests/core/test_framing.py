@@ -272,16 +272,16 @@ def test_encode(piece: bytes, last: bool, data: bytes) -> None:
         (b"X: a", None),
     ],
 )
-@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"OPTIONS", b"PROPFIND"])
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_request_body(line: bytes, kind: type[Body] | None, method: bytes, version: bytes) -> None:
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"PROPFIND"])
+def test_request_body(line: bytes, kind: type[Body] | None, method: bytes) -> None:
     """Any method may have a body, and none has one without a length (H9, H10)."""
-    data = method + b" / HTTP/" + version + b"\r\nHost: a\r\n" + line + b"\r\n\r\n"
-    found = read_request_head(data, LIMITS)
-    assert found is not None
-    body = request_body(found[0])
-    assert type(body) is (kind or type(None))
-    assert not isinstance(body, LengthBody) or body.remaining == 5
+    for version in (b"1.0", b"1.1"):
+        data = method + b" / HTTP/" + version + b"\r\nHost: a\r\n" + line + b"\r\n\r\n"
+        found = read_request_head(data, LIMITS)
+        assert found is not None
+        body = request_body(found[0])
+        assert type(body) is (kind or type(None))
+        assert not isinstance(body, LengthBody) or body.remaining == 5
 
 
 @pytest.mark.parametrize(

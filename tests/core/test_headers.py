@@ -14,13 +14,8 @@ from proxy.core.headers import (
     own_start,
     switching_response,
 )
-from proxy.core.http1 import (
-    Limits,
-    RequestHead,
-    ResponseHead,
-    read_request_head,
-    read_response_head,
-)
+from proxy.core.heads import RequestHead, ResponseHead
+from proxy.core.http1 import Limits, read_request_head, read_response_head
 from proxy.core.rewriting import Place, Rewriting
 
 LIMITS = Limits(999, 999, 99, 9999)
@@ -237,13 +232,38 @@ def test_scheme_without_tls() -> None:
     assert sent(request(), forwarded(tls=False))[-1] == "X-Forwarded-Proto: http"
 
 
-def test_lines_are_kept_with_the_block() -> None:
-    """The same lines of one client are built once, and apart from another client's."""
-    head, told = request("X: a"), forwarded()
-    sent(head, told)
-    assert head.block.lines[told] == "\r\n".join(["X: a", *OURS, ""]).encode()
-    other = Forwarded("192.0.2.2", "zarafa.com", tls=True, trusted=False)
-    assert sent(head, other)[1] == "X-Forwarded-For: 192.0.2.2"
+def test_lines_of_several_clients() -> None:
+    """The same lines of different clients are told apart by what is said of the clients."""
+    claims = ("X: a", "X-Forwarded-For: 198.51.100.7", "X-Real-IP: b")
+    apache = ["X: a", "X-Forwarded-For: 198.51.100.7, 192.0.2.1", "X-Real-IP: b", *OURS[1:3]]
+    other = Forwarded("192.0.2.2", "zarafa.com", tls=False, trusted=False)
+    for _ in range(2):
+        head = request(*claims)
+        assert sent(head) == ["X: a", *OURS]
+        assert sent(head, forwarded(apache=True)) == apache
+        assert sent(head, forwarded(trusted=True)) == [
+            "X: a",
+            "X-Real-IP: b",
+            "X-Forwarded-For: 198.51.100.7, 192.0.2.1",
+            *OURS[1:],
+        ]
+        assert sent(head, other) == [
+            "X: a",
+            "X-Forwarded-For: 192.0.2.2",
+            *OURS[1:3],
+            "X-Forwarded-Proto: http",
+        ]
+
+
+def test_hosts_of_one_client() -> None:
+    """A client that names one host, another, none, and the first again (R7)."""
+    told = forwarded()
+    for host in ("a", "b", None, "a", None):
+        lines = f"Host: {host}\r\n" if host else ""
+        found = read_request_head(f"GET / HTTP/1.0\r\n{lines}\r\n".encode(), LIMITS)
+        assert found is not None
+        middle = [f"X-Forwarded-Host: {host}"] if host else []
+        assert sent(found[0], told) == [OURS[0], *middle, *OURS[2:]]
 
 
 # --- Expect, Max-Forwards, framing -------------------------------------------------------------
@@ -259,14 +279,10 @@ def test_expect() -> None:
 
 def test_expect_of_another_version() -> None:
     """The same lines in HTTP/1.0, and again in HTTP/1.1, are not taken for each other's (H13)."""
-    first = request("Expect: 100-continue", "Content-Length: 5")
+    lines = ("Expect: 100-continue", "Content-Length: 5")
     told = forwarded()
-    for version, expected in ((b"1.0", OURS), (b"1.1", ["Expect: 100-continue", *OURS])):
-        data = b"POST /a HTTP/" + version + b"\r\n" + first.block.text
-        found = read_request_head(data, LIMITS, 0, 0, first.block)
-        assert found is not None
-        assert found[0].block is first.block
-        assert sent(found[0], told) == expected
+    for version, expected in (("1.0", OURS), ("1.1", [lines[0], *OURS]), ("1.0", OURS)):
+        assert sent(request(*lines, line=f"POST /a HTTP/{version}"), told) == expected
 
 
 @pytest.mark.parametrize("apache", [False, True])

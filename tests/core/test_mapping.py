@@ -250,6 +250,20 @@ def test_places_of_all_mappings() -> None:
         assert silent.rewriting.location(value, base) == value
 
 
+def test_places_of_another_host() -> None:
+    """What only another host serves isn't ours to name (P12, P14)."""
+    base, value = b"https://a.zarafa.com", b"http://server1/webaccess/n"
+    first = mapping("/wa", host="a.zarafa.com", to="/webaccess")
+    second = mapping("/", host="b.zarafa.com", to="/x")
+    general = mapping("/all", to="/webaccess/n")
+    MappingTable([first, second])
+    assert first.rewriting.location(value, base) == base + b"/wa/n"
+    assert second.rewriting.location(value, base) == value
+    MappingTable([second, general])
+    assert second.rewriting.location(value, base) == base + b"/all"
+    assert general.rewriting.location(b"http://server1/x", base) == b"http://server1/x"
+
+
 def test_protocols_to_upgrade_to() -> None:
     """Names of protocols are compared in any case of letters (R22)."""
     assert mapping(upgrade=["WebSocket"]).upgrade == {b"websocket"}

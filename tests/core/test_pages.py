@@ -57,7 +57,7 @@ def test_answer_without_a_body() -> None:
     )
 
 
-@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("status", [400, 503])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_answers_are_read_by_h11(status: int, method: str) -> None:
     """Each of our answers is a whole message for another reader."""

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from proxy.core.balancer import Balancer, Reason, Session
 from proxy.core.failover import Failure, Next
-from proxy.core.http1 import Limits, RequestHead, read_request_head
+from proxy.core.heads import RequestHead
+from proxy.core.http1 import Limits, read_request_head
 from proxy.core.mapping import Mapping, read_target
 from proxy.core.placement import Placement
 from proxy.core.settings import Balancer as BalancerSettings
@@ -130,6 +131,21 @@ def test_nobody_served() -> None:
     assert (verdict.next, verdict.status) == (Next.ANSWER, 503)
     assert (placement.choice.member, placement.choice.reason) == (None, Reason.NOBODY)
     assert placement.cookie_line(SECOND, tls=True) == b""
+
+
+def test_cookie_of_a_failed_request() -> None:
+    """A session that was served badly is told where it is; Apache tells that of 503 too (C13)."""
+    head = request()
+    for failure, apache, told in (
+        (Failure.BAD_RESPONSE, False, True),
+        (Failure.BAD_RESPONSE, True, True),
+        (Failure.REFUSED, False, False),
+        (Failure.REFUSED, True, True),
+    ):
+        placement = place(mapping(max_attempts=0, apache=apache), head, apache=apache)
+        assert placement.choose(NOW)
+        assert refuse(placement, head, failure) is Next.ANSWER
+        assert bool(placement.cookie_line(SECOND, tls=True)) is told
 
 
 def test_nobody_can_be_chosen() -> None:

@@ -24,6 +24,7 @@ from tests.dataplane.messages import (
 from tests.fakes import Peer, Script, Stage
 
 POST = b"POST / HTTP/1.1"
+LARGE = b"x" * 20000
 EXPECT = b"Expect: 100-continue\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 ACTIVESYNC = b"POST /Microsoft-Server-ActiveSync?Cmd=Ping HTTP/1.1"
@@ -635,6 +636,22 @@ def test_malformed_chunk_under_an_answer_cuts(stage: Stage) -> None:
     assert client.ends == ["abort"]
     assert not member.open
     assert stage.statuses == [200]
+
+
+def test_repr_tells_how_far_it_is(stage: Stage) -> None:
+    """An exchange and its parts print what an operator wants to know."""
+    client = stage.client()
+    client.send(request(POST, length(LARGE)) + LARGE[:-1])
+    member = stage.accept()
+    exchange = stage.clients[0].exchange
+    assert exchange is not None
+    assert repr(exchange) == "<Exchange <RequestHead b'POST' b'/' 1.1> sent>"
+    assert "incomplete" in repr(exchange.request)
+    assert repr(exchange.response) == "<Response 0 0 bytes>"
+    client.send(LARGE[-1:])
+    assert "incomplete" not in repr(exchange.request)
+    member.send(response(body=b"abc"))
+    assert repr(exchange.response) == "<Response 200 3 bytes>"
 
 
 # --- our own mistakes ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from proxy.dataplane.frontend import LINGER, TLS_LINGER, FrontendConnection
+from proxy.dataplane.frontend_connection import LINGER, TLS_LINGER, FrontendConnection
 from tests.dataplane.conftest import MakeStage
 from tests.dataplane.messages import (
     CHUNKED,

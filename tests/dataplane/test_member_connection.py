@@ -169,6 +169,26 @@ def test_idle_connection_ages(make_stage: MakeStage) -> None:
     assert not member.open
 
 
+def test_is_clean_after_an_answer_that_a_slow_client_paused(make_stage: MakeStage) -> None:
+    """A connection that was paused inside of its last piece is read from again (H36, P6)."""
+    stage = make_stage(1)
+    client = stage.client()
+    client.send(request())
+    client.stick()
+    member = stage.accept()
+    member.send(response(body=b"x" * 60000))
+    client.send(request())
+    hint = b"HTTP/1.1 103 Early\r\nLink: " + b"y" * 10000 + b"\r\n\r\n"
+    member.send(hint + BODY)
+    assert stage.busy == 0
+    assert stage.clients[0].blocked
+    assert member.transport.is_reading()
+    other = stage.client()
+    other.send(request())
+    member.send(response(body=b"z"))
+    assert other.take().endswith(b"z")
+
+
 def test_answers_in_pieces_and_pairs() -> None:
     """Interim, final head and body may come in one piece or in many."""
     script = Script().client(request()).member_gets(passed_on())

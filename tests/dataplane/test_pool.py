@@ -1,5 +1,7 @@
 """A worker's connections to one member: taken, opened, limited, waited for."""
 
+import socket
+
 import pytest
 
 from proxy.dataplane.member_connection import MemberConnection
@@ -95,6 +97,18 @@ def test_remembers_addresses_for_a_minute(make_stage: MakeStage) -> None:
     stage.advance(ADDRESS_TTL + 1)
     busy(stage)
     assert stage.openings == ["10.0.0.2"]
+
+
+def test_unresolved_name(make_stage: MakeStage) -> None:
+    """A name that no resolver knows puts its member in error; it is asked for again (X)."""
+    stage = make_stage(1)
+    stage.loop.addresses["server1"] = socket.gaierror(-2, "Name or service not known")
+    (client,) = busy(stage)
+    assert client.take().startswith(b"HTTP/1.1 503 ")
+    assert stage.member().error_since is not None
+    del stage.loop.addresses["server1"]
+    busy(stage)
+    assert stage.openings == ["server1"]
 
 
 def test_no_address_at_all(make_stage: MakeStage) -> None:

@@ -177,6 +177,54 @@ def test_location_becomes_ours(make_stage: MakeStage) -> None:
         assert b"Location: " + scheme + b"://proxy.example/a?b\r\n" in client.take()
 
 
+def test_equal_heads_are_not_mixed_up(make_stage: MakeStage) -> None:
+    """What is remembered of a head holds for no other client's host, mapping or cookie (P6, P12).
+
+    One member connection gives byte for byte the same head to all.
+    """
+    plain = {"path": "/", "balancer": "cluster"}
+    other = {"path": "/b", "balancer": "cluster", "to": "/app", "cookie_path": {"/": "/b"}}
+    stage = make_stage(
+        1,
+        frontend={"mappings": [plain, other]},
+        balancer={"session_cookie": {"lifetime": 0}},
+        member={"max_connections": 1},
+    )
+    fields = b"Location: http://server1/app/x\r\nSet-Cookie: a=1; path=/\r\nX-A: b\r\n"
+    cookie = b"Set-Cookie: BALANCEME=balancer.server1; path=/\r\n"
+    member = None
+    for line, path, host, asked in [
+        (b"GET / HTTP/1.1", b"/", b"one.example", b""),
+        (b"GET / HTTP/1.1", b"/", b"two.example:8080", b"Cookie: BALANCEME=balancer.server1\r\n"),
+        (b"GET /b HTTP/1.1", b"/b", b"one.example", b""),
+        (b"HEAD / HTTP/1.1", b"/", b"one.example", b""),
+        (b"GET / HTTP/1.0", b"/", b"one.example", b""),
+    ]:
+        client = stage.client()
+        client.send(line + b"\r\nHost: " + host + b"\r\n" + asked + b"\r\n")
+        member = member or stage.accept()
+        member.send(b"HTTP/1.1 200 OK\r\n" + fields + length(b"x") + b"\r\n")
+        if not line.startswith(b"HEAD"):
+            member.send(b"x")
+        location = b"Location: http://" + host + b"/b/x\r\n"
+        theirs = b"Set-Cookie: a=1; path=" + path + b"\r\n"
+        close = CLOSE if line.endswith(b"0") else b""
+        body = b"" if line.startswith(b"HEAD") else b"x"
+        expected = cookie + location + b"X-A: b\r\n" + length(b"x") + theirs + close
+        assert client.take() == answered(b"200 OK", expected, body)
+
+
+def test_offered_upgrade_stays(make_stage: MakeStage) -> None:
+    """An Upgrade that the mapping allows stays in a normal answer, another doesn't (P27)."""
+    stage = make_stage(mapping={"upgrade": ["websocket"]})
+    for protocol, kept in ((b"websocket", True), (b"h2c", False)):
+        client = stage.client()
+        client.send(request(fields=b"Connection: keep-alive\r\n"))
+        fields = b"Connection: upgrade\r\nUpgrade: " + protocol + b"\r\n"
+        stage.accept(stage.openings[0]).send(response(b"426 Upgrade", fields))
+        assert (b"\r\nUpgrade: " + protocol in client.take()) is kept
+
+
 def test_cookie_stands_behind_date_and_server(make_stage: MakeStage) -> None:
     """Our session cookie stands before the member's fields, theirs at the end (C15, P3)."""
     stage = make_stage(balancer={"session_cookie": {"lifetime": 0}})

@@ -479,7 +479,7 @@ class BulkMember(ThreadingHTTPServer):
         self.broken.set()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bulk(free_port: Callable[[], int]) -> Iterator[BulkMember]:
     """A member for large bodies."""
     with BulkMember(free_port()) as member:

@@ -453,7 +453,12 @@ def test_set_cookie_lines(shared: Site, dial: Dial) -> None:
     assert got[1:] == lines
 
 
-def test_forwarded_fields_are_replaced(shared: Site, dial: Dial) -> None:
+@pytest.mark.parametrize(
+    "option",
+    ["keep-alive", "X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, Host, close"],
+    ids=["plain", "named-in-connection"],
+)
+def test_forwarded_fields_are_replaced(option: str, shared: Site, dial: Dial) -> None:
     """11: what a client says about itself never arrives, whatever it names (D29, D30, H41)."""
     shared.script(answer())
     post(
@@ -468,7 +473,7 @@ def test_forwarded_fields_are_replaced(shared: Site, dial: Dial) -> None:
         "X-Real-IP: 203.0.113.9",
         "Forwarded: for=203.0.113.9;proto=http",
         "Proxy: http://evil.example.com",
-        "Connection: X-Forwarded-For, X-Forwarded-Proto, Host, close",
+        f"Connection: {option}",
     )
     (seen,) = seen_by(shared.server1)
     ours = [line for line in seen.lines[1:] if line.lower().startswith((b"x-", b"forw", b"proxy"))]
@@ -479,6 +484,7 @@ def test_forwarded_fields_are_replaced(shared: Site, dial: Dial) -> None:
         b"X-Forwarded-Server: " + host,
         b"X-Forwarded-Proto: https",
     ]
+    assert seen.value(b"host") == shared.server1.authority
     assert b"evil" not in seen.head
     assert b"203.0.113" not in seen.head
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
+from typing import NamedTuple
 
 import pytest
 from aiohttp import ClientSession
@@ -22,6 +23,7 @@ from tests.end_to_end.conftest import (
     Dial,
     Launcher,
     Members,
+    Proxy,
     Yaml,
     fields_of,
     request,
@@ -322,19 +324,64 @@ TRUNCATED: dict[bytes, Script] = {
 }
 
 
+BAD_ANSWERS = [
+    b"garbage\r\n\r\n",
+    b"HTTP/1.1 20 OK\r\n\r\n",
+    b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    OK + b"\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    OK + b"\r\nContent-Length: -1\r\n\r\n",
+    OK + b"\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    OK + b"\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    OK + b"\r\nTransfer-Encoding: gzip\r\n\r\n",
+    OK + b"\r\nno colon\r\nContent-Length: 0\r\n\r\n",
+    OK + b"\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 20,
+]
+
+
+UNASKED: dict[bytes, Script] = {
+    b"/at-once": [answer(b"not asked")],
+    b"/soon": [0.002, answer(b"not asked")],
+    b"/later": [0.02, b"not even an answer"],
+    b"/no-body": [b"HTTP/1.1 204 No Content\r\n\r\nnot asked"],
+}
+
+
+class Site(NamedTuple):
+    """A proxy before a member that does everything wrong, and one that is never needed."""
+
+    proxy: Proxy
+    server1: RecordingMember
+    server2: RecordingMember
+
+    def check_nobody_is_to_blame(self, dial: Dial) -> None:
+        """The member serves its session on: it was the fault of one response only."""
+        client = dial(self.proxy)
+        assert ask(client, request("/fine", cookie("server1"))).body == b"server1"
+        assert seen_by(self.server2) == []
+        assert "in error" not in self.proxy.stderr()
+
+
+@pytest.fixture(scope="module")
+def site(serve_all: Launcher, members_all: Members) -> Site:
+    """A site for the tests after which both members are as before."""
+    scripts = {**TRUNCATED, b"/silent": [Do.READ_BODY, Do.WAIT_CLOSE]}
+    for number, data in enumerate(BAD_ANSWERS):
+        scripts[b"/%d" % number] = [data, Do.CLOSE]
+    scripts |= {path: [answer(b"asked"), *more] for path, more in UNASKED.items()}
+    both = members_all("server1", scripts), members_all("server2")
+    return Site(serve_all(*both, balancer={"timeouts": {"response": "200ms"}}), *both)
+
+
 @pytest.mark.parametrize("path", TRUNCATED, ids=lambda path: path[1:].decode())
-def test_truncation_is_visible(path: bytes, serve: Launcher, members: Members, dial: Dial) -> None:
+def test_truncation_is_visible(path: bytes, site: Site, dial: Dial) -> None:
     """Who got a part of a response can tell that the rest is missing (P24, H59)."""
-    member = members("server1", TRUNCATED)
-    proxy = serve(member, members("server2"))
-    client = dial(proxy)
-    response = ask(client, request(path, cookie("server1")))
+    response = ask(dial(site.proxy), request(path, cookie("server1")))
     assert response.status_line == OK
     assert response.body == b"a part"
     assert response.end is End.TRUNCATED
-    # It is a fault of this response only: the member serves its session on.
-    assert ask(dial(proxy), request("/", cookie("server1"))).body == b"server1"
-    assert "in error" not in proxy.stderr()
+    site.check_nobody_is_to_blame(dial)
 
 
 @pytest.mark.parametrize("secure", [True, False], ids=["tls", "plain"])
@@ -379,47 +426,35 @@ def test_upload_under_way_is_lost_once(serve: Launcher, members: Members, dial: 
     assert len(seen_by(*both)) == 1
 
 
-def test_silent_member(serve: Launcher, members: Members, dial: Dial) -> None:
+def test_silent_member(site: Site, dial: Dial) -> None:
     """A member that says nothing in time: 504, no second try, no error for others (F1, H65)."""
-    both = [members(f"server{number}", {b"/": [Do.READ_BODY, Do.WAIT_CLOSE]}) for number in (1, 2)]
-    proxy = serve(*both, balancer={"timeouts": {"response": "200ms"}})
-    response = ask(dial(proxy), request("/", cookie("server1")))
+    response = ask(dial(site.proxy), request("/silent", cookie("server1")))
     assert response.status_line == b"HTTP/1.1 504 Gateway Timeout"
-    until(lambda: seen_by(both[0])[0].aborted, "the member's connection is closed")
-    assert seen_by(both[1]) == []
-    assert ask(dial(proxy), request("/other", cookie("server1"))).body == b"server1"
-    assert "in error" not in proxy.stderr()
+    (seen,) = seen_by(site.server1, path=b"/silent")
+    until(lambda: seen.aborted, "the member's connection is closed")
+    site.check_nobody_is_to_blame(dial)
 
 
-BAD_ANSWERS = [
-    b"garbage\r\n\r\n",
-    b"HTTP/1.1 20 OK\r\n\r\n",
-    b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-    OK + b"\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-    OK + b"\r\nContent-Length: -1\r\n\r\n",
-    OK + b"\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    OK + b"\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-    OK + b"\r\nTransfer-Encoding: gzip\r\n\r\n",
-    OK + b"\r\nno colon\r\nContent-Length: 0\r\n\r\n",
-    OK + b"\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\n" * 20,
-]
-
-
-def test_malformed_answers(serve: Launcher, members: Members, dial: Dial) -> None:
+def test_malformed_answers(site: Site, dial: Dial) -> None:
     """A malformed answer is a 502 for its request alone: the member stays in use (H58, H67)."""
-    bad: dict[bytes, Script] = {
-        b"/%d" % number: [data, Do.CLOSE] for number, data in enumerate(BAD_ANSWERS)
-    }
-    server1, server2 = members("server1", bad), members("server2")
-    proxy = serve(server1, server2)
     for number, data in enumerate(BAD_ANSWERS):
-        response = ask(dial(proxy), request(f"/{number}", cookie("server1")))
+        response = ask(dial(site.proxy), request(f"/{number}", cookie("server1")))
         assert response.status_line == b"HTTP/1.1 502 Bad Gateway", data
-        assert ask(dial(proxy), request("/", cookie("server1"))).body == b"server1"
-    assert seen_by(server2) == []
-    assert "in error" not in proxy.stderr()
+        site.check_nobody_is_to_blame(dial)
+
+
+@pytest.mark.parametrize("path", UNASKED, ids=lambda path: path[1:].decode())
+def test_unasked_answers_are_nobodys(path: bytes, site: Site, dial: Dial) -> None:
+    """What a member sends without being asked ends its connection and reaches no client (H60)."""
+    for _ in range(20):
+        client = dial(site.proxy)
+        response = ask(client, request(path, cookie("server1")))
+        assert response.body == b"asked"
+        until(site.server1.record.settled, "the member has sent it all")
+        response = ask(client, request("/fine", cookie("server1")))
+        assert response.body == b"server1"
+        client.close()
+    site.check_nobody_is_to_blame(dial)
 
 
 # --- kept connections that are gone --------------------------------------------------------------

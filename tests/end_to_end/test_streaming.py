@@ -83,20 +83,27 @@ def wait_stalled(moved: Callable[[], int]) -> int:
 # --- back-pressure -------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def wide(serve_all: Launcher, bulk: BulkMember) -> Proxy:
+    """A proxy before a member for large bodies, with little patience for the client's."""
+    timeouts = {"timeouts": {"body": "200ms"}}
+    return serve_all(bulk.settings, frontend=timeouts, balancer={"timeouts": {"response": "5s"}})
+
+
 @pytest.mark.parametrize("framing", ["", "/chunked"], ids=["length", "chunked"])
 def test_slow_readers_hold_the_member_back(
-    framing: str, serve: Launcher, bulk: BulkMember, trust: ssl.SSLContext
+    framing: str, wide: Proxy, bulk: BulkMember, trust: ssl.SSLContext
 ) -> None:
     """Who doesn't read stops the member, not the proxy's memory, and gets it all (H36, D45)."""
-    proxy = serve(bulk.settings)
-    clients = [connect(proxy, trust) for _ in range(10)]
-    before = proxy.forget_peak()
+    bulk.moved = 0
+    clients = [connect(wide, trust) for _ in range(10)]
+    before = wide.forget_peak()
     for client in clients:
-        client.sendall(request(f"/1000{framing}"))
+        client.sendall(request(f"/800{framing}"))
     until(lambda: bulk.moved > 0, "the member sends")
-    # All that the kernel's buffers took, far from 10 times 62 MiB.
-    assert wait_stalled(lambda: bulk.moved) < 10 * 25 * MIB
-    assert proxy.memory("VmHWM") - before < ONCE + 10 * HELD
+    # What the kernel's buffers took, far from 10 times 50 MiB.
+    assert wait_stalled(lambda: bulk.moved) < 10 * 10 * MIB
+    assert wide.memory("VmHWM") - before < ONCE + 10 * HELD
     for client in clients[1:]:
         client.close()
     with clients[0]:
@@ -107,8 +114,8 @@ def test_slow_readers_hold_the_member_back(
             total += len(piece)
             checksum = crc32(piece, checksum)
         response.close()
-    assert (total, checksum) == (1000 * len(BLOCK), crc32(BLOCK * 1000))
-    assert proxy.memory("VmHWM") - before < ONCE + 10 * HELD
+    assert (total, checksum) == (800 * len(BLOCK), crc32(BLOCK * 800))
+    assert wide.memory("VmHWM") - before < ONCE + 10 * HELD
 
 
 def connect(proxy: Proxy, trust: ssl.SSLContext | None) -> socket.socket:
@@ -123,17 +130,16 @@ def connect(proxy: Proxy, trust: ssl.SSLContext | None) -> socket.socket:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_slow_member_holds_the_client_back(
-    framing: str, serve: Launcher, bulk: BulkMember, dial: Dial
+    framing: str, wide: Proxy, bulk: BulkMember, dial: Dial
 ) -> None:
     """A member that takes nothing stops the client, for as long as it likes (H36, D83)."""
-    timeouts = {"timeouts": {"body": "200ms"}}
-    proxy = serve(bulk.settings, frontend=timeouts, balancer={"timeouts": {"response": "5s"}})
-    client = dial(proxy)
+    client = dial(wide)
     assert ask(client, request("/", method="POST", body=b"")).body == b"0 0"
     bulk.ready.clear()
     bulk.arrived.clear()
-    before = proxy.forget_peak()
-    count = 600
+    before = wide.forget_peak()
+    # More than all buffers of the kernel take: 4 MiB to send and 32 to receive at most, twice.
+    count = 1600
     piece = BLOCK
     if framing == "length":
         client.send(request("/", f"Content-Length: {count * len(BLOCK)}", method="POST"))
@@ -143,8 +149,8 @@ def test_slow_member_holds_the_client_back(
     client.send(piece * count + (b"" if framing == "length" else b"0\r\n\r\n"))
     assert bulk.arrived.wait(PATIENCE)
     left = wait_stalled(lambda: pushed(client))
-    assert count * len(piece) - left < 20 * MIB
-    assert proxy.memory("VmHWM") - before < ONCE
+    assert left > 0
+    assert wide.memory("VmHWM") - before < ONCE
     bulk.ready.set()
     expected = b"%d %d" % (count * len(BLOCK), crc32(BLOCK * count))
     assert client.read_response(b"POST").body == expected
@@ -351,9 +357,9 @@ async def test_websocket_echo(serve: Launcher, demo: DemoMember, browser: Browse
             await channel.ping(b"x")
         assert channel.close_code == 1000
 
-    await asyncio.gather(*[talk(number) for number in range(10)])
-    lines = proxy.access_lines(10)
-    assert [" 101 " in line for line in lines] == [True] * 10
+    await asyncio.gather(*[talk(number) for number in range(5)])
+    lines = proxy.access_lines(5)
+    assert [" 101 " in line for line in lines] == [True] * 5
 
 
 async def test_websocket_is_allowed_by_path(
@@ -423,10 +429,10 @@ def test_tunnel_has_back_pressure(site: Site, dial: Dial) -> None:
     client = dial(site.proxy)
     assert ask(client, request("/", *UPGRADE)).status_line.endswith(b"Switching Protocols")
     before = site.proxy.forget_peak()
-    total = 100 * MIB
+    total = 160 * MIB  # four times what a connection's buffers take, and more
     client.send(bytes(total))
     left = wait_stalled(lambda: pushed(client))
-    assert total - left < 50 * MIB
+    assert left > 0
     assert site.proxy.memory("VmHWM") - before < ONCE
     client._outgoing.clear()
     returned = client.read_exactly(total - left)

@@ -27,7 +27,6 @@ from tests.end_to_end.conftest import (
     Launcher,
     Members,
     Proxy,
-    Yaml,
     request,
     until,
 )
@@ -342,33 +341,6 @@ def test_plain_end_is_no_answer(site: Proxy, authority: Authority) -> None:
 # --- certificates that can't be used -------------------------------------------------------------
 
 
-def refused(folder: Path, port: int, tls: Yaml) -> str:
-    """What ``balanceme run`` has to say to these settings; it must end with status 2."""
-    config = folder / "refused.yaml"
-    frontend = {
-        "listen": f"{HOST}:{port}",
-        "tls": tls,
-        "mappings": [{"path": "/", "balancer": "cluster"}],
-    }
-    members = [{"url": f"http://{HOST}:1", "route": "server1"}]
-    config.write_text(
-        yaml.safe_dump({"frontends": [frontend], "balancers": {"cluster": {"members": members}}})
-    )
-    ended = subprocess.run(
-        [sys.executable, "-m", "proxy", "run", str(config)],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert ended.stdout == b""
-    text = ended.stderr.decode()
-    assert "Traceback" not in text
-    assert text.startswith(str(config))
-    return text
-
-
 BAD_FILES: dict[str, tuple[dict[str, str], list[str]]] = {
     "no-certificate": ({"certificate": "missing.pem"}, ["missing.pem", "no such file"]),
     "no-key": ({"certificate": "certificate", "key": "missing.key"}, ["missing.key", "no such"]),
@@ -400,30 +372,71 @@ BAD_FILES: dict[str, tuple[dict[str, str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_unusable_files(
-    case: str,
-    authority: Authority,
-    tmp_path: Path,
-    free_port: Callable[[], int],
-) -> None:
-    """What is wrong with certificate, key or password is told in words, with the file's name."""
-    good = files(tmp_path, authority.ca, NAME)
+class Refusal(NamedTuple):
+    """What ``balanceme run`` said to the settings of one case."""
+
+    status: int
+    stdout: str
+    stderr: str
+    words: list[str]
+
+
+@pytest.fixture(scope="module")
+def refusals(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> dict[str, Refusal]:
+    """All cases, run at the same time."""
+    folder = tmp_path_factory.mktemp("refused")
+    good = files(folder, authority.ca, NAME)
     names = {
-        "certificate": good.certificate,
-        "encrypted": good.encrypted,
-        "other": files(tmp_path, authority.ca, "other.example.org").key,
+        "certificate": str(good.certificate),
+        "encrypted": str(good.encrypted),
+        "other": str(files(folder, authority.ca, "other.example.org").key),
     }
-    (tmp_path / "garbage").write_text("this is no certificate\n")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\xfd\n")
-    (tmp_path / "nothing").touch()
-    settings, words = BAD_FILES[case]
-    tls = {key: str(names.get(name, name)) for key, name in settings.items()}
-    text = refused(tmp_path, free_port(), tls)
-    assert text.count("\n") == 1
-    for word in words:
-        assert str(names.get(word, word)) in text
-    assert PASSWORD not in text
+    (folder / "garbage").write_text("this is no certificate\n")
+    (folder / "binary").write_bytes(b"\xff\xfe\xfd\n")
+    (folder / "nothing").touch()
+    running = {}
+    for case, (settings, _) in BAD_FILES.items():
+        frontend = {
+            "listen": f"{HOST}:{free_port()}",
+            "tls": {key: names.get(name, name) for key, name in settings.items()},
+            "mappings": [{"path": "/", "balancer": "cluster"}],
+        }
+        cluster = {"members": [{"url": f"http://{HOST}:1", "route": "server1"}]}
+        config = folder / f"{case}.yaml"
+        config.write_text(
+            yaml.safe_dump({"frontends": [frontend], "balancers": {"cluster": cluster}})
+        )
+        running[case] = subprocess.Popen(
+            [sys.executable, "-m", "proxy", "run", str(config)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    found = {}
+    for case, process in running.items():
+        try:
+            stdout, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        words = [names.get(word, word) for word in BAD_FILES[case][1]]
+        found[case] = Refusal(process.returncode, stdout, stderr, [f"{case}.yaml", *words])
+    return found
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_unusable_files(case: str, refusals: dict[str, Refusal]) -> None:
+    """What is wrong with certificate, key or password is told in words, with the file's name."""
+    refusal = refusals[case]
+    assert (refusal.status, refusal.stdout) == (2, "")
+    assert refusal.stderr.count("\n") == 1
+    assert "Traceback" not in refusal.stderr
+    assert PASSWORD not in refusal.stderr
+    for word in refusal.words:
+        assert word in refusal.stderr
 
 
 def test_key_material_is_not_logged(site: Proxy) -> None:

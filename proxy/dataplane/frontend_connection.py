@@ -1,0 +1,363 @@
+"""A client's connection.
+
+It cuts the client's bytes into requests and hands each to an ``Exchange``. One request
+is under way at a time; what a client sends ahead waits unread, at most one read of it, until its
+turn comes. Nothing here knows members.
+"""
+
+import asyncio
+import logging
+from enum import Enum
+from typing import cast
+
+from proxy.core.errors import ClientError
+from proxy.core.framing import FramingError, request_body
+from proxy.core.headers import Forwarded
+from proxy.core.heads import RequestHead
+from proxy.core.http1 import read_request_head
+from proxy.core.pages import OwnAnswer
+from proxy.dataplane import mistakes
+from proxy.dataplane.access_log import Refusal
+from proxy.dataplane.deadlines import NEVER
+from proxy.dataplane.exchange import READ, Exchange
+from proxy.dataplane.flow import HIGH_WATER, Gate, Hold, reset
+from proxy.dataplane.frontend import Frontend
+
+log = logging.getLogger("balanceme")
+
+# How long, in seconds, what a client still sends is read and discarded after the answer that
+# closes its connection, so that the answer isn't lost by a reset (RFC 9112 section 9.6).
+# Precedents: Apache 2 s, nginx 5 s.
+LINGER = 2.0
+# The same over TLS, where up to HIGH_WATER bytes may wait out of our sight.
+TLS_LINGER = 15.0
+# The longest that the end of a TLS connection may take; what waits to be written goes first.
+TLS_SHUTDOWN = 60.0
+
+
+class Phase(Enum):
+    """What a client's connection is doing."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    EXCHANGE = "exchange"
+    LINGER = "linger"
+    CLOSED = "closed"
+
+
+# See exchange.py.
+IDLE, HEAD, EXCHANGE, LINGERING, CLOSED = Phase
+
+
+class FrontendConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_buffer",
+        "_position",
+        "_reading",
+        "_scanned",
+        "blocked",
+        "deadline",
+        "exchange",
+        "forwarded",
+        "frontend",
+        "gate",
+        "half_closed",
+        "may_keep",
+        "phase",
+        "served",
+        "transport",
+    )
+
+    def __init__(self, frontend: Frontend) -> None:
+        # for the connection's life
+        self.frontend = frontend
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.gate: Gate = cast(Gate, None)
+        self.forwarded: Forwarded = cast(Forwarded, None)
+        self.served = 0
+        # whether another request may follow
+        self.may_keep = not frontend.stopping.is_set()
+        self.half_closed = False
+        self.blocked = False
+        # for what it is doing now
+        self.phase = IDLE
+        self.deadline = NEVER
+        self.exchange: Exchange | None = None
+        # bytes that no request has taken yet, from _position on
+        self._buffer = b""
+        self._position = 0
+        self._scanned = 0
+        self._reading = False
+
+    # --- asyncio's callbacks -----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands; over TLS, after the handshake."""
+        frontend = self.frontend
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.gate = Gate(self.transport)
+        peer = transport.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else "-"
+        self.forwarded = Forwarded(
+            address, frontend.server_name, tls=frontend.tls, trusted=frontend.trusts(address)
+        )
+        self.forwarded.apache = frontend.apache
+        self.deadline = frontend.clock.monotonic() + frontend.timeouts.head
+        frontend.connections.add(self)
+        frontend.deadlines.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        exchange = self.exchange
+        if exchange is not None:
+            self._exchange_data(exchange, data)
+        elif self.phase is not LINGERING:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._read_requests()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; over plain TCP it may still wait for its answer."""
+        exchange = self.exchange
+        self.half_closed = True
+        if self.frontend.tls or exchange is None:
+            return False
+        return exchange.request.complete and exchange.tunnel is None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, whoever ended it."""
+        self.phase = CLOSED
+        self.frontend.connections.discard(self)
+        self.frontend.deadlines.discard(self)
+        if self.exchange is not None:
+            self.exchange.client_lost()
+            self.exchange = None
+
+    # --- requests ----------------------------------------------------------------------------
+
+    def _exchange_data(self, exchange: Exchange, data: bytes) -> None:
+        """Bytes that arrive while an exchange is under way: its body, its tunnel, or the next."""
+        if exchange.tunnel is not None:
+            exchange.tunnel.client_data(data)
+        elif exchange.request.complete:
+            self._buffer = self._buffer[self._position :] + data
+            self._position = 0
+            self.gate.hold(Hold.PIPELINED)
+        else:
+            self._feed_body(exchange, data)
+
+    def _read_requests(self) -> None:
+        """Take requests from the buffer, as long as each is answered at once."""
+        self._reading = True
+        while self.phase in (IDLE, HEAD) and self._position < len(self._buffer):
+            if self.blocked:
+                break  # a client that doesn't read gets no more answers
+            try:
+                if not self._read_request():
+                    break
+            except ClientError as error:
+                self._refuse(error)
+            except Exception:
+                log.exception("a request could not be handled: a mistake in balanceme")
+                if self.exchange is not None:
+                    mistakes.end(self.exchange)
+                else:
+                    self.abort()
+        self._reading = False
+        if self._position >= len(self._buffer):
+            self._buffer = b""
+            self._position = 0
+        elif self.phase is EXCHANGE or (self.blocked and self.phase is not LINGERING):
+            self.gate.hold(Hold.PIPELINED)
+
+    def _read_request(self) -> bool:
+        """Begin the next request; False while its head is incomplete."""
+        frontend = self.frontend
+        found = read_request_head(self._buffer, frontend.limits, self._position, self._scanned)
+        if found is None:
+            if self.phase is IDLE:
+                self.phase = HEAD
+                self.deadline = frontend.clock.monotonic() + frontend.timeouts.head
+            self._buffer = self._buffer[self._position :]
+            self._position = 0
+            self._scanned = len(self._buffer)
+            return False
+        head, self._position = found
+        self._scanned = 0
+        self.phase = EXCHANGE
+        self.deadline = NEVER
+        self.served += 1
+        if self.served > frontend.keep_alive_requests > 0:
+            self.may_keep = False
+        body = None if head.block.plain else request_body(head)
+        exchange = self.exchange = Exchange(self, head, body)
+        if exchange.request.complete:
+            exchange.start(b"")
+        else:
+            rest = self._buffer[self._position :]
+            self._buffer = b""
+            self._position = 0
+            self._feed_body(exchange, rest)
+        return True
+
+    def _feed_body(self, exchange: Exchange, data: bytes) -> None:
+        """Hand the exchange its body's piece; what is behind the body waits."""
+        body = exchange.request.body
+        if body is None:
+            return
+        try:
+            piece = body.feed(data)
+        except FramingError as error:
+            if exchange.abandon():
+                self._refuse(error, exchange.head.line)
+            return
+        if body.complete:
+            exchange.request.complete = True
+            self._buffer = body.rest
+            if body.rest:
+                self.gate.hold(Hold.PIPELINED)
+        else:
+            self.expect_body()
+        if exchange.phase is READ:
+            exchange.start(piece)
+        elif piece or body.complete:
+            exchange.request_data(piece)
+
+    def expect_body(self) -> None:
+        """More of a body is due (H70), unless it is we who don't read, or the client."""
+        if self.gate.open and not self.blocked:
+            self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.body
+
+    def take_ahead(self) -> bytes:
+        """What the client sent behind its upgrade request."""
+        ahead = self._buffer[self._position :]
+        self._buffer = b""
+        self._position = 0
+        self.gate.release(Hold.PIPELINED)
+        return ahead
+
+    def exchange_done(self, now: float, *, keep: bool) -> None:
+        """The exchange has ended; the connection serves the next request, or closes."""
+        self.exchange = None
+        if not keep or self.half_closed:
+            self.close()
+            return
+        self.phase = IDLE
+        if not self.blocked:
+            self.deadline = now + self.frontend.timeouts.keep_alive
+        if not self.gate.open:
+            self.gate.release(Hold.PIPELINED | Hold.CONNECTING | Hold.OTHER_SIDE_SLOW)
+        if self._buffer and not self._reading:
+            self._read_requests()
+
+    # --- own answers -------------------------------------------------------------------------
+
+    def first_lines(self, second: int, cookie: bytes) -> bytes:
+        """Date, Server and cookie of an answer of our own."""
+        frontend = self.frontend
+        return b"Date: %b\r\nServer: %b\r\n%b" % (
+            frontend.clock.date(second),
+            frontend.server,
+            cookie,
+        )
+
+    def connection_lines(self, head: RequestHead, *, keep: bool) -> bytes:
+        """What the client is told about its connection; only who asked is told it is kept (P9)."""
+        if not keep:
+            return b"Connection: close\r\n"
+        if b"keep-alive" not in head.block.options:
+            return b""
+        frontend = self.frontend
+        limit = frontend.keep_alive_requests
+        if not limit:
+            return frontend.keep_alive_lines
+        timeout, left = int(frontend.timeouts.keep_alive), limit - self.served + 1
+        return b"Keep-Alive: timeout=%d, max=%d\r\nConnection: Keep-Alive\r\n" % (timeout, left)
+
+    def _refuse(self, error: ClientError | FramingError, line: bytes = b"") -> None:
+        """Answer what can't be understood, and close: nothing behind it can be trusted."""
+        if self.phase is CLOSED:
+            return
+        second = int(self.frontend.clock.wall())
+        answer = OwnAnswer(error.status)
+        first = self.first_lines(second, b"")
+        self.write(answer.encode(first, b"Connection: close\r\n", head_only=False))
+        # One line, whatever ended it: field lines hold what no log may (H86).
+        line = line or next(iter(self._buffer[self._position :].lstrip(b"\r\n").splitlines()), b"")
+        self.frontend.access_log.refused(Refusal(self.forwarded.client, second, line, answer))
+        self._buffer = b""
+        self.exchange = None
+        self.close()
+
+    # --- writing, closing, timers ------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write to the client."""
+        self.transport.write(data)
+
+    def close(self) -> None:
+        """Close once everything is written, and once the client has stopped sending."""
+        if self.phase is CLOSED:
+            return
+        tls = self.frontend.tls
+        timeout = TLS_LINGER if tls else LINGER
+        if self.transport.get_write_buffer_size():
+            timeout = max(timeout, self.frontend.timeouts.write)
+        self.phase = LINGERING
+        self.deadline = self.frontend.clock.monotonic() + timeout
+        self.gate.release(~Hold.NONE)
+        if tls or self.half_closed:
+            self.transport.close()
+        elif self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def abort(self) -> None:
+        """Close at once, so that the client notices that something is missing (H59)."""
+        if self.exchange is not None or self.transport.get_write_buffer_size():
+            reset(self.transport)
+        else:
+            self.transport.abort()
+
+    def close_when_idle(self) -> None:
+        """The worker stops: close now, or after the exchange under way."""
+        self.may_keep = False
+        if self.phase in (IDLE, HEAD):
+            self.close()
+
+    def pause_writing(self) -> None:
+        """The client is slow to read."""
+        self.blocked = True
+        self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.write
+        if self.exchange is not None:
+            self.exchange.client_slow()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.blocked = False
+        if self.exchange is not None:
+            self.deadline = NEVER
+            if not self.exchange.request.complete:
+                self.expect_body()
+            self.exchange.client_ready()
+        elif self.phase is IDLE:
+            self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.keep_alive
+            self.gate.release(Hold.PIPELINED)
+            if self._buffer and not self._reading:
+                self._read_requests()
+
+    def expired(self, now: float) -> None:
+        """The deadline has passed."""
+        self.deadline = NEVER
+        if self.phase is HEAD:
+            self._refuse(ClientError(408, "head not complete in time"))
+        elif self.phase is EXCHANGE and self.exchange is not None and not self.blocked:
+            self.exchange.client_expired()
+        elif self.phase is IDLE and not self.blocked:
+            self.close()
+        else:
+            self.abort()
+
+    def __repr__(self) -> str:
+        return f"<FrontendConnection {self.forwarded.client.decode()} {self.phase.value}>"
