@@ -217,18 +217,20 @@ class MappingTable:
 def _share_places(mappings: Iterable[Mapping], *, apache: bool) -> None:
     """Let each mapping's responses name the places of all that serve its host too.
 
-    The longest place is tried first; Apache tries them in the order of its lines.
+    The longest place is tried first, the mapping's own among equals; for Apache the order of its
+    lines counts.
     """
     for mapping in mappings:
         settings = mapping.settings
-        places = [
-            place
-            for other in mappings
-            if settings.rewrite_location and other.host in (None, mapping.host)
-            for place in other.places()
-        ]
+        served = [other for other in mappings if other.host in (None, mapping.host)]
+        if not apache:
+            served.sort(key=lambda other: other is not mapping)
+        places = [place for other in served for place in other.places()]
         if not apache:
             places.sort(key=lambda place: -len(place.origin + place.path))
         mapping.rewriting = Rewriting(
-            places, settings.cookie_domain, settings.cookie_path, apache=apache
+            places if settings.rewrite_location else (),
+            settings.cookie_domain,
+            settings.cookie_path,
+            apache=apache,
         )

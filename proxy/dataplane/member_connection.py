@@ -207,7 +207,7 @@ class MemberConnection(asyncio.Protocol):
 
     # --- state, closing, timers --------------------------------------------------------------
 
-    def is_clean(self, now: float) -> bool:
+    def is_clean(self, now: float, *, sure: bool = True) -> bool:
         """Whether the idle connection can be used: open, and nothing waits to be read (F17).
 
         What came in while it was idle for longer than a moment has been seen by the event loop
@@ -215,7 +215,7 @@ class MemberConnection(asyncio.Protocol):
         """
         if self.transport.is_closing():
             return False
-        return now - self.idle_since < FRESH or not self._poll.poll(0)
+        return (not sure and now - self.idle_since < FRESH) or not self._poll.poll(0)
 
     def close(self) -> None:
         """Close; nothing more is wanted of the member."""

@@ -72,11 +72,14 @@ class MemberPool:
 
     # --- taking and giving back --------------------------------------------------------------
 
-    def take(self, now: float) -> MemberConnection | None:
-        """An idle connection that is sure to be usable, the one used last first."""
+    def take(self, now: float, *, sure: bool = True) -> MemberConnection | None:
+        """An idle connection that can be used, the one used last first.
+
+        ``sure``: the request can't be sent again, should the member just have closed it.
+        """
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_clean(now):
+            if connection.is_clean(now, sure=sure):
                 return connection
             connection.close()
         return None
