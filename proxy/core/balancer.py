@@ -125,9 +125,11 @@ class Balancer:
         if asked is not None and not tried:
             # Nearly every request is of this kind: its choice is ready-made.
             kept = self._kept.get(asked)
-            if kept is not None and kept[0].error_since is None and kept[0].permitted():
-                self._ledger.keep(kept[0])
-                return kept[1]
+            if kept is not None:
+                member, choice = kept
+                if member.error_since is None and member.permitted():
+                    self._ledger.keep(member)
+                    return choice
         if self._apache:
             tried = ()  # Apache relies on the error state alone, whatever comes of it (F8, F13)
         choice = self._decide(asked, now, tried)

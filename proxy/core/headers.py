@@ -8,7 +8,6 @@ ours removed (RFC 9110 section 7.6.1, H40, H41).
 import re
 from collections.abc import Callable, Iterable
 from email.utils import formatdate, mktime_tz, parsedate_tz
-from http import HTTPStatus
 
 from proxy.core.errors import ClientError
 from proxy.core.fields import Field
@@ -60,10 +59,6 @@ _USUAL_OPTIONS = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
 # lines, with and without Content-Length.
 START = "start"
 _DATES = (b"date", b"expires", b"last-modified")
-
-STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
 
 
 class Forwarded:

@@ -21,6 +21,9 @@ from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import Member as MemberSettings
 from proxy.core.settings import OperatorStatus
 
+# A tuple's search compares by identity first, and an enum's hash is written in Python.
+_TAKES_SESSIONS = (OperatorStatus.ENABLED, OperatorStatus.DRAIN)
+
 
 class Member:
     """One server of a balancer."""
@@ -90,9 +93,7 @@ class Member:
 
     def permitted(self) -> bool:
         """Whether operator and checks let it take requests, whatever traffic ran into."""
-        return not self.check_failed and (
-            self.operator is OperatorStatus.ENABLED or self.operator is OperatorStatus.DRAIN
-        )
+        return not self.check_failed and self.operator in _TAKES_SESSIONS
 
     def in_error(self, now: float) -> bool:
         """Whether traffic failed less than the retry time ago (F6)."""

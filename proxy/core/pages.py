@@ -19,9 +19,13 @@ _TEXTS = {
 }
 
 
+# Phrases that Python has changed over the years; these are Apache's.
+_PHRASES = {413: "Request Entity Too Large", 414: "Request-URI Too Long"}
+
+
 def reason(status: int) -> str:
     """The reason phrase of a status."""
-    return HTTPStatus(status).phrase
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def page(status: int) -> bytes:

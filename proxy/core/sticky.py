@@ -13,8 +13,9 @@ from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import Renew, SameSite
 from proxy.core.settings import SessionCookie as SessionCookieSettings
 
-# Cookie fields whose route is remembered: some 500 bytes each.
+# How many Cookie fields have their route remembered, and up to which size in bytes: 4 MiB in all.
 REMEMBERED_COOKIES = 2048
+LONGEST_REMEMBERED = 2048
 
 
 class StickySession:
@@ -58,7 +59,10 @@ class StickySession:
             found = self._parameter.search(target)
             if found is not None:
                 return self._route(found[1])
-        return None if cookie is None else self._cookie_route(cookie)
+        if cookie is None:
+            return None
+        remember = len(cookie) <= LONGEST_REMEMBERED
+        return self._cookie_route(cookie) if remember else self._read_cookie(cookie)
 
     def _read_cookie(self, cookie: bytes) -> bytes | None:
         if self._apache:

@@ -69,7 +69,8 @@ class Response:
         if start is None:
             frontend = client.frontend
             start = headers.own_start(head, frontend.clock.date(second), frontend.server)
-        length = head_only or (bare and head.status not in (204, 304))
+        # Never with 204 (RFC 9110 section 8.6); Apache drops it from 304 as well (P6).
+        length = head.status != 204 and (head_only or (bare and head.status != 304))
         lines = block.lines.get(length)
         if lines is None:
             lines = headers.client_lines(head, mapping.rewriting, self._base, length=length)

@@ -274,6 +274,7 @@ def test_expect() -> None:
     lines = ("Expect: 100-continue", "Content-Length: 5")
     assert sent(request(*lines))[0] == "Expect: 100-continue"
     assert sent(request(lines[0])) == OURS
+    assert sent(request("Expect:"), forwarded(apache=True)) == OURS[:3]
     assert sent(request(*lines, line="POST /a HTTP/1.0")) == OURS
 
 
@@ -391,8 +392,9 @@ def test_date_and_server(lines: list[str], expected: list[str]) -> None:
     """The member's Date and Server count, ours stand in where it has none (P4, H51)."""
     head = response(*lines)
     assert start(head) == expected
-    kept = head.block.lines.get(START)
-    assert kept is None or kept.decode().split("\r\n")[:-1] == expected
+    kept = head.block.lines.get(START, b"").decode().split("\r\n")[:-1]
+    ours = {f"Date: {DATE.decode()}", "Server: balanceme"}
+    assert kept == ([] if ours & set(expected) else expected)  # what is ours isn't kept
     assert passed(head) == []
 
 

@@ -221,10 +221,16 @@ def test_request_framing(lines: list[bytes], chunked: bool, length: int | None) 
         (b"1.1", [b"Connection: "], True, set()),
         (b"1.0", [], False, set()),
         (b"1.0", [b"Connection: Keep-Alive"], True, {b"keep-alive"}),
+        (
+            b"1.0",
+            [b"Connection: keep-alive", b"Transfer-Encoding: chunked"],
+            False,
+            {b"keep-alive"},
+        ),
     ],
 )
 def test_connection(version: bytes, lines: list[bytes], kept: bool, options: set[bytes]) -> None:
-    """Connection is a list, over all its lines and in any case of letters (P8, H40)."""
+    """Connection is a list over all its lines (P8, H40); chunks in 1.0 end it (R13, H3)."""
     head = one(post(*lines).replace(b"1.1", version, 1))
     assert head.keep_alive is kept
     assert set(head.options) == options
