@@ -56,6 +56,36 @@ def status_line(line: bytes) -> StatusLine:
     return int(status), reason, 0 if minor == b"0" else 1
 
 
+class Head:
+    """What both kinds of heads say through their field lines.
+
+    Nothing changes a head, so that one object may serve all messages with the same bytes.
+    """
+
+    __slots__ = ("block",)
+
+    block: FieldBlock
+
+    @property
+    def fields(self) -> list[Field]:
+        """The field lines, in order."""
+        return self.block.fields
+
+    @property
+    def known(self) -> dict[bytes, bytes]:
+        """The last value of each name."""
+        return self.block.known
+
+    @property
+    def options(self) -> frozenset[bytes]:
+        """The names in Connection."""
+        return self.block.options
+
+    def joined(self, key: bytes) -> bytes | None:
+        """All lines of one name joined by ``, `` (RFC 9110 section 5.3); None without one."""
+        return self.block.joined(key)
+
+
 class RequestFields(FieldBlock):
     """The field lines of a request, and what they say of its host, body and connection."""
 
@@ -103,14 +133,12 @@ class RequestFields(FieldBlock):
 _remembered_fields = lru_cache(maxsize=REMEMBERED_BLOCKS)(RequestFields)
 
 
-class RequestHead:
-    """One request's head, understood; ``block`` keeps the field lines of the client.
+class RequestHead(Head):
+    """One request's head, understood; what the log writes of it is kept with it in ``note``."""
 
-    Nothing changes it, so that one object may serve all requests with the same bytes. What the
-    log writes of it is kept with it in ``note``.
-    """
+    __slots__ = ("keep_alive", "line", "method", "minor", "note", "target")
 
-    __slots__ = ("block", "keep_alive", "line", "method", "minor", "note", "target")
+    block: RequestFields
 
     def __init__(self, text: bytes) -> None:
         """``text`` ends with the empty line; raises ClientError (RFC 9112 sections 3, 5, 6)."""
@@ -133,21 +161,6 @@ class RequestHead:
             else b"keep-alive" in options and not self.block.chunked
         )
         self.note: tuple[str, str] | None = None
-
-    @property
-    def fields(self) -> list[Field]:
-        """The field lines, in order."""
-        return self.block.fields
-
-    @property
-    def known(self) -> dict[bytes, bytes]:
-        """The last value of each name."""
-        return self.block.known
-
-    @property
-    def options(self) -> frozenset[bytes]:
-        """The names in Connection."""
-        return self.block.options
 
     @property
     def host(self) -> bytes | None:
@@ -173,10 +186,6 @@ class RequestHead:
     def has_body(self) -> bool:
         """Whether a body of at least one byte may follow."""
         return self.block.chunked or bool(self.block.content_length)
-
-    def joined(self, key: bytes) -> bytes | None:
-        """All lines of one name joined by ``, `` (RFC 9110 section 5.3); None without one."""
-        return self.block.joined(key)
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} 1.{self.minor}>"
@@ -212,13 +221,12 @@ class ResponseFields(FieldBlock):
                     raise MemberError(f"more than one {key.decode()}")
 
 
-class ResponseHead:
-    """One response's head, understood; ``block`` keeps the field lines of the member.
+class ResponseHead(Head):
+    """One response's head, understood."""
 
-    Nothing changes it, so that one object may serve all responses with the same bytes.
-    """
+    __slots__ = ("keep_alive", "minor", "reason", "status")
 
-    __slots__ = ("block", "keep_alive", "minor", "reason", "status")
+    block: ResponseFields
 
     def __init__(self, text: bytes) -> None:
         """``text`` ends with the empty line; raises MemberError (RFC 9112 sections 4 to 6)."""
@@ -239,25 +247,6 @@ class ResponseHead:
     def content_length(self) -> int | None:
         """The body's length, if it is stated."""
         return self.block.content_length
-
-    @property
-    def fields(self) -> list[Field]:
-        """The field lines, in order."""
-        return self.block.fields
-
-    @property
-    def known(self) -> dict[bytes, bytes]:
-        """The last value of each name."""
-        return self.block.known
-
-    @property
-    def options(self) -> frozenset[bytes]:
-        """The names in Connection."""
-        return self.block.options
-
-    def joined(self, key: bytes) -> bytes | None:
-        """All lines of one name joined by ``, ``; None without one."""
-        return self.block.joined(key)
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} 1.{self.minor}>"
