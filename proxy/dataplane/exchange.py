@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.core import headers
 from proxy.core.errors import ClientError
-from proxy.core.failover import IDEMPOTENT, Failure, Next
+from proxy.core.failover import Failure, Next
 from proxy.core.framing import Body, ChunkedBody, LengthBody
 from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.mapping import read_target
@@ -165,9 +165,7 @@ class Exchange:
         """Take a connection to the member, or have one opened."""
         self.phase = CONNECTING
         pool = self.client.frontend.pools[self.placement.member]
-        # Only what may be asked again is given a connection without a question to the kernel.
-        sure = self.head.method not in IDEMPOTENT or self.request.body is not None
-        connection = None if fresh else pool.take(now, sure=sure)
+        connection = None if fresh else pool.take()
         if connection is not None:
             self._send(connection, now)
             return

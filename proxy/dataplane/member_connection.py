@@ -27,9 +27,6 @@ log = logging.getLogger("balanceme")
 
 # 1xx responses before the final one (P17); the tenth is one too many.
 INTERIM_RESPONSES = 10
-# For how long, in seconds, a connection that was given back is taken again without a question to
-# the kernel, which costs 2 of an exchange's 20 µs (benchmarks/micro: exchange).
-FRESH = 0.01
 
 
 class MemberConnection(asyncio.Protocol):
@@ -44,7 +41,6 @@ class MemberConnection(asyncio.Protocol):
         "deadline",
         "exchange",
         "gate",
-        "idle_since",
         "pool",
         "served",
         "transport",
@@ -56,7 +52,6 @@ class MemberConnection(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.gate: Gate = cast(Gate, None)
         self.served = 0
-        self.idle_since = 0.0
         self._poll = select.poll()
         # for one exchange
         self.exchange: Exchange | None = None
@@ -207,15 +202,12 @@ class MemberConnection(asyncio.Protocol):
 
     # --- state, closing, timers --------------------------------------------------------------
 
-    def is_clean(self, now: float, *, sure: bool = True) -> bool:
-        """Whether the idle connection can be used: open, and nothing waits to be read (F17).
+    def is_clean(self) -> bool:
+        """Whether the idle connection can be used: open, and nothing waits to be read (F17, H60).
 
-        What came in while it was idle for longer than a moment has been seen by the event loop
-        or is asked of the kernel; within that moment it would have come with the response.
+        The event loop may not have told of it yet, so the kernel is asked.
         """
-        if self.transport.is_closing():
-            return False
-        return (not sure and now - self.idle_since < FRESH) or not self._poll.poll(0)
+        return not self.transport.is_closing() and not self._poll.poll(0)
 
     def close(self) -> None:
         """Close; nothing more is wanted of the member."""

@@ -72,14 +72,11 @@ class MemberPool:
 
     # --- taking and giving back --------------------------------------------------------------
 
-    def take(self, now: float, *, sure: bool = True) -> MemberConnection | None:
-        """An idle connection that can be used, the one used last first.
-
-        ``sure``: the request can't be sent again, should the member just have closed it.
-        """
+    def take(self) -> MemberConnection | None:
+        """An idle connection that can be used, the one used last first."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_clean(now, sure=sure):
+            if connection.is_clean():
                 return connection
             connection.close()
         return None
@@ -118,15 +115,13 @@ class MemberPool:
 
     def give_back(self, connection: MemberConnection) -> None:
         """The connection's exchange has ended well."""
-        now = self.clock.monotonic()
         waited_for = bool(self._waiting)
-        if not self.member.reuse or (waited_for and not connection.is_clean(now)):
+        if not self.member.reuse or (waited_for and not connection.is_clean()):
             connection.close()
         elif waited_for:
             self._next_waiting().connected(connection)
         else:
-            connection.idle_since = now
-            connection.deadline = now + IDLE
+            connection.deadline = self.clock.monotonic() + IDLE
             self._idle.append(connection)
 
     def lost(self, connection: MemberConnection) -> None:
@@ -168,7 +163,7 @@ class MemberPool:
         else:
             if not exchange.wants_connection():
                 self.give_back(connection)
-            elif connection.is_clean(self.clock.monotonic()):
+            elif connection.is_clean():
                 exchange.connected(connection)
             else:
                 connection.close()  # closed again, or it spoke before it was asked (H60)

@@ -76,7 +76,8 @@ def _mistake(tls: Tls, error: Exception, path: tuple[str | int, ...]) -> Mistake
     """What is wrong with the files, in words; OpenSSL's own say little."""
     key = tls.key or tls.certificate
     if isinstance(error, FileNotFoundError | PermissionError):
-        text = f"{error.strerror}: {tls.certificate} or {key}"
+        # OpenSSL doesn't tell which of its two files it means; the password's file has a name.
+        text = f"{error.strerror}: {error.filename or f'{tls.certificate} or {key}'}"
     elif isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         text = f"the key in {key} does not belong to the certificate in {tls.certificate}"
     elif isinstance(error, ssl.SSLError):

@@ -116,7 +116,7 @@ def test_unread_data_is_found_before_use(make_stage: MakeStage) -> None:
         (connection,) = stage.pool().connections
         connection._poll.register(reader)
         stage.advance(1)
-        assert connection.is_clean(stage.clock.monotonic())
+        assert connection.is_clean()
         os.write(writer, b"x")
         stage.client().send(request())
         assert not member.open
