@@ -567,9 +567,9 @@ class Stage:
         except BaseException:
             self.close()
             raise
-        self.frontend = self.worker._frontends[0][0]._replace(tls=tls, port=443 if tls else 80)
+        self.frontend = self.worker.frontends[0]._replace(tls=tls, port=443 if tls else 80)
         self.deadlines = self.worker._deadlines
-        self.pools = self.worker._pools
+        self.pools = self.worker.pools
         (self.balancer,) = self.worker.balancers.values()
 
     @staticmethod

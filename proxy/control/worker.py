@@ -15,6 +15,7 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Iterable
 from functools import partial
 
 import uvloop
@@ -64,16 +65,15 @@ class Worker:
             name: Balancer(name, balancer, apache=self._apache)
             for name, balancer in settings.balancers.items()
         }
-        # A member's answers have the limits of the first frontend, which are the widest asked for.
-        limits = _limits(settings.frontends[0].limits, apache=self._apache)
-        self._pools: Pools = {
+        limits = _widest(_limits(f.limits, apache=self._apache) for f in settings.frontends)
+        self.pools: Pools = {
             member: MemberPool(member, limits, self._clock, self._deadlines)
             for balancer in self.balancers.values()
             for member in balancer.members
         }
-        self._frontends = [
-            (self._frontend(frontend), _tls_context(frontend, index))
-            for index, frontend in enumerate(settings.frontends)
+        self.frontends = [self._frontend(frontend) for frontend in settings.frontends]
+        self._contexts = [
+            _tls_context(frontend, index) for index, frontend in enumerate(settings.frontends)
         ]
 
     def _frontend(self, settings: FrontendSettings) -> Frontend:
@@ -83,14 +83,14 @@ class Worker:
         timeouts = settings.timeouts
         return Frontend(
             mappings=MappingTable(mappings, apache=self._apache),
-            pools=self._pools,
+            pools=self.pools,
             timeouts=Timeouts(timeouts.head, timeouts.body, timeouts.keep_alive, timeouts.write),
             limits=_limits(settings.limits, apache=self._apache),
             clock=self._clock,
             deadlines=self._deadlines,
             access_log=self._access_log,
             connections=self._connections,
-            server_name=settings.server_name or socket.getfqdn(),
+            server_name=settings.server_name or socket.gethostname(),
             port=listen_host_port(settings.listen)[1],
             tls=bool(settings.certificates),
             server=self.settings.server.encode(),
@@ -110,7 +110,8 @@ class Worker:
 
     async def start(self) -> None:
         """Accept connections from now on; raises ConfigError for an address that is taken."""
-        for index, (frontend, context) in enumerate(self._frontends):
+        for index, frontend in enumerate(self.frontends):
+            context = self._contexts[index]
             sock = _listen(self.settings.frontends[index].listen, index)
             handshake = self.settings.frontends[index].timeouts.handshake if context else None
             server = await self._loop.create_server(
@@ -136,7 +137,7 @@ class Worker:
             await asyncio.sleep(0.05)
         for connection in list(self._connections):
             connection.abort()
-        for pool in self._pools.values():
+        for pool in self.pools.values():
             pool.close()
         self._deadlines.stop()
         self._access_log.flush()
@@ -194,6 +195,17 @@ def _tls_context(settings: FrontendSettings, index: int) -> ssl.SSLContext | Non
 def _limits(settings: LimitSettings, *, apache: bool) -> Limits:
     status = 400 if apache else 431
     return Limits(settings.request_line, settings.field, settings.fields, settings.head, status)
+
+
+def _widest(limits: Iterable[Limits]) -> Limits:
+    """The limits of members' answers, which may be for a client of any frontend."""
+    all_limits = list(limits)
+    return Limits(
+        max(each.request_line for each in all_limits),
+        max(each.field for each in all_limits),
+        max(each.fields for each in all_limits),
+        max(each.head for each in all_limits),
+    )
 
 
 def _access_log(settings: Settings, clock: Clock) -> AccessLog:
