@@ -39,6 +39,7 @@ class Member:
         "factor",
         "host",
         "host_field",
+        "kept_words",
         "lbstatus",
         "name",
         "operator",
@@ -60,6 +61,8 @@ class Member:
         self.settings = settings
         # what logs call it
         self.name = settings.route or settings.url
+        # what the access log says of a kept session
+        self.kept_words = f"session=kept route={self.name} member={self.name}"
         # Attributes of frozen models cost twice as much as our own, hence the copies.
         timeouts = settings.timeouts or balancer.timeouts
         self.connect_timeout = timeouts.connect

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.core.balancer import Session
+from proxy.core.balancer import Choice, Session
 from proxy.core.heads import RequestHead
 from proxy.core.pages import OwnAnswer
 from proxy.core.placement import Placement
@@ -28,7 +28,7 @@ BATCH = 500
 LONGEST = 2048
 
 # A request that concerns no member.
-NO_SESSION = "session=- route=- member=- attempts=0"
+NO_SESSION = "session=- route=- member=-"
 KEPT = Session.KEPT
 
 _UNSAFE = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
@@ -134,21 +134,28 @@ class AccessLog:
     def _combined(self, exchange: "Exchange", now: float) -> str:
         """Apache's combined format (G1), then what became of the session; times are in µs."""
         head, response, begun = exchange.head, exchange.response, exchange.begun
-        session = _combined_session(exchange.placement) if exchange.mapped else NO_SESSION
+        session, attempts = NO_SESSION, 0
+        if exchange.mapped:
+            placement = exchange.placement
+            choice, attempts = placement.choice, placement.attempts
+            member = choice.member
+            if choice.session is KEPT and member is not None:
+                session = member.kept_words
+            else:
+                session = _combined_session(choice)
         second = int(exchange.received_at)
         if second != self._second:
             self._second = second
             self._time = self._clock.log_time(second)
         # Mostly nothing was opened, and the first byte came with the last.
-        connect = int(exchange.connect_time * 1e6) if exchange.connect_time else 0
-        first_byte = int(exchange.first_byte_time * 1e6)
-        total = int((now - begun) * 1e6) if now - begun != exchange.first_byte_time else first_byte
+        connect = int(exchange.connect_time * 1e6) if exchange.connect_time else "0"
+        first_byte = f"{int(exchange.first_byte_time * 1e6)}"
+        spent = now - begun
+        total = first_byte if spent == exchange.first_byte_time else int(spent * 1e6)
         line, browser = head.note or _combined_note(head)
         return (
-            f"{exchange.client.forwarded.address} - -"
-            f" [{self._time}]"
-            f' "{line}"'
-            f" {response.status} {response.body_sent or '-'} {browser} {session}"
+            f'{exchange.client.forwarded.address} - - [{self._time}] "{line}" {response.status}'
+            f" {response.body_sent or '-'} {browser} {session} attempts={attempts}"
             f" connect={connect} first_byte={first_byte} total={total}\n"
         )
 
@@ -157,7 +164,7 @@ class AccessLog:
             f"{refusal.client.decode()} - - [{self._clock.log_time(refusal.second)}]"
             f' "{combined_text(without_secrets(refusal.line))}"'
             f' {refusal.answer.status} {len(refusal.answer.body)} "-" "-"'
-            f" {NO_SESSION} connect=0 first_byte=0 total=0\n"
+            f" {NO_SESSION} attempts=0 connect=0 first_byte=0 total=0\n"
         )
 
     def _json(self, exchange: "Exchange", now: float) -> str:
@@ -200,19 +207,11 @@ def _combined_note(head: RequestHead) -> tuple[str, str]:
     return head.note
 
 
-def _combined_session(placement: Placement) -> str:
-    """What became of the session: which route came in, who served, in how many attempts."""
-    choice = placement.choice
-    member = choice.member
-    if choice.session is KEPT and member is not None:
-        # It asked for its member's route, which needs no escaping.
-        return (
-            f"session=kept route={member.name} member={member.name} attempts={placement.attempts}"
-        )
+def _combined_session(choice: Choice) -> str:
+    """What became of the session: which route came in, who served."""
     asked = combined_text(choice.session_route).replace(" ", "\\x20")
-    served = "-" if member is None else member.name
-    attempts = placement.attempts
-    return f"session={choice.session.word} route={asked} member={served} attempts={attempts}"
+    served = "-" if choice.member is None else choice.member.name
+    return f"session={choice.session.word} route={asked} member={served}"
 
 
 def _json_session(placement: Placement) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from proxy.core.errors import MemberError, UnexpectedError
 from proxy.core.failover import Failure
-from proxy.core.framing import Body, FramingError, UntilCloseBody, response_body
+from proxy.core.framing import Body, FramingError, LengthBody, UntilCloseBody, response_body
 from proxy.core.heads import ResponseHead
 from proxy.core.http1 import read_response_head
 from proxy.dataplane import mistakes
@@ -27,6 +27,10 @@ log = logging.getLogger("balanceme")
 
 # 1xx responses before the final one (P17); the tenth is one too many.
 INTERIM_RESPONSES = 10
+
+
+# The body of a response that came whole; nothing of it ever changes.
+WHOLE = LengthBody(0)
 
 
 class MemberConnection(asyncio.Protocol):
@@ -152,11 +156,15 @@ class MemberConnection(asyncio.Protocol):
     def _final(self, exchange: "Exchange", head: ResponseHead, data: bytes) -> None:
         """The final head, with what came behind it."""
         self._keep = head.keep_alive
-        body, complete, piece = response_body(head, exchange.head.method), True, data
-        if body is None:
+        method = exchange.head.method
+        body: Body | None = WHOLE
+        complete, piece = True, data
+        if head.status == 200 and head.block.content_length == len(data) and method != b"HEAD":
+            pass  # it came in one piece, as most do
+        elif (body := response_body(head, method)) is None:
             piece = b""
             self._keep = self._keep and not data
-        elif head.block.content_length != len(data):
+        else:
             piece = body.feed(data) if data else b""
             complete = body.complete
             if isinstance(body, UntilCloseBody):
