@@ -6,7 +6,7 @@ ours removed (RFC 9110 section 7.6.1, H40, H41).
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from email.utils import formatdate, mktime_tz, parsedate_tz
 
 from proxy.core.errors import ClientError
@@ -164,6 +164,11 @@ def _member_lines(head: RequestHead, *, trusted: bool) -> bytes:
         dropped |= {b"expect"}
     if not head.options <= _USUAL_OPTIONS:
         dropped |= head.options
+    return _lines(fields, dropped)
+
+
+def _lines(fields: Iterable[Field], dropped: Collection[bytes]) -> bytes:
+    """The field lines whose keys are not in ``dropped``."""
     return b"".join(
         [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
     )
@@ -196,9 +201,8 @@ def _apache_fields(head: RequestHead, forwarded: Forwarded) -> list[bytes]:
 
 def _fewer_forwards(fields: Iterable[Field]) -> list[Field]:
     return [
-        (key, name, b"%d" % (max_forwards(value) - 1)) if key == b"max-forwards" else field
-        for field in fields
-        for key, name, value in (field,)
+        (key, name, b"%d" % (max_forwards(value) - 1) if key == b"max-forwards" else value)
+        for key, name, value in fields
     ]
 
 
@@ -268,28 +272,23 @@ def _client_lines(
     dropped = _RESPONSE_DROPPED if length else _RESPONSE_DROPPED_LENGTH
     if not head.options <= _USUAL_OPTIONS:
         dropped |= head.options - {b"content-length"}  # never alters framing (H14)
-    kept = [b"%b: %b\r\n" % (name, value) for key, name, value in fields if key not in dropped]
+    lines = _lines(fields, dropped)
     if b"set-cookie" in head.known and b"set-cookie" not in head.options:
-        kept += [
-            b"%b: %b\r\n" % (name, value) for key, name, value in fields if key == b"set-cookie"
-        ]
-    return b"".join(kept)
+        lines += _lines([field for field in fields if field[0] == b"set-cookie"], ())
+    return lines
 
 
 def interim_response(head: ResponseHead) -> bytes:
     """A 1xx response for the client: the member's fields, nothing of ours (P17)."""
-    dropped = _HOP_BY_HOP | head.options
-    kept = [b"%b: %b\r\n" % (name, value) for key, name, value in head.fields if key not in dropped]
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(kept))
+    lines = _lines(head.fields, _HOP_BY_HOP | head.options)
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines)
 
 
 def switching_response(head: ResponseHead) -> bytes:
     """A 101 response for the client (P26)."""
-    dropped = _HOP_BY_HOP | head.options
-    kept = [b"%b: %b\r\n" % (name, value) for key, name, value in head.fields if key not in dropped]
     return b"HTTP/1.1 101 %b\r\n%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (
         head.reason,
-        b"".join(kept),
+        _lines(head.fields, _HOP_BY_HOP | head.options),
         head.known.get(b"upgrade", b""),
     )
 

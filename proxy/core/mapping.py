@@ -223,11 +223,10 @@ def _share_places(mappings: Iterable[Mapping], *, apache: bool) -> None:
     for mapping in mappings:
         settings = mapping.settings
         served = [other for other in mappings if other.host in (None, mapping.host)]
-        if not apache:
-            served.sort(key=lambda other: other is not mapping)
         places = [place for other in served for place in other.places()]
         if not apache:
-            places.sort(key=lambda place: -len(place.origin + place.path))
+            own = mapping.places()
+            places.sort(key=lambda place: (-len(place.origin + place.path), place not in own))
         mapping.rewriting = Rewriting(
             places if settings.rewrite_location else (),
             settings.cookie_domain,

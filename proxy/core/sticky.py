@@ -101,7 +101,7 @@ def expires(when: float) -> str:
 class SessionCookie:
     """Writes the session cookie for a route (C1 to C5); the text changes once a second."""
 
-    __slots__ = ("_head", "_lifetime", "_tails", "lines", "second")
+    __slots__ = ("_head", "_lifetime", "_tails", "_lines", "_second")
 
     def __init__(self, settings: SessionCookieSettings, name: str, separator: str) -> None:
         prefix = "" if separator == "off" else settings.prefix + separator
@@ -109,17 +109,17 @@ class SessionCookie:
         self._lifetime = settings.lifetime
         self._tails = (_tail(settings, tls=False), _tail(settings, tls=True))
         # The lines for requests that arrived in ``second``, by route, without and with TLS.
-        self.second = -1
-        self.lines: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
+        self._second = -1
+        self._lines: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
 
     def line(self, route: bytes, second: int, *, tls: bool) -> bytes:
         """The whole header line for a request that arrived in ``second`` (since the epoch)."""
-        if second != self.second:
-            self.second = second
-            self.lines = ({}, {})
-        line = self.lines[tls].get(route)
+        if second != self._second:
+            self._second = second
+            self._lines = ({}, {})
+        line = self._lines[tls].get(route)
         if line is None:
-            line = self.lines[tls][route] = self._build(route, second, tls=tls)
+            line = self._lines[tls][route] = self._build(route, second, tls=tls)
         return line
 
     def _build(self, route: bytes, second: int, *, tls: bool) -> bytes:

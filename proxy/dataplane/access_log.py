@@ -80,7 +80,7 @@ class AccessLog:
     ``write`` takes bytes and gives back how many it took, as os.write does.
     """
 
-    __slots__ = ("_clock", "_line", "_lines", "_second", "_time", "_troubled", "_write")
+    __slots__ = ("_clock", "_line", "_lines", "_troubled", "_write")
 
     def __init__(
         self, write: Callable[[bytes], int] | None, log_format: LogFormat, clock: Clock
@@ -92,9 +92,6 @@ class AccessLog:
         self._line = self._combined if combined else self._json
         self._lines: list[str] = []
         self._troubled = False
-        # the time of the last line, as text
-        self._second = -1
-        self._time = ""
 
     def exchange(self, exchange: "Exchange", now: float) -> None:
         """An exchange has ended, at monotonic time ``now``."""
@@ -143,10 +140,7 @@ class AccessLog:
                 session = member.kept_words
             else:
                 session = _combined_session(choice)
-        second = int(exchange.received_at)
-        if second != self._second:
-            self._second = second
-            self._time = self._clock.log_time(second)
+        time = self._clock.log_time(int(exchange.received_at))
         # Mostly nothing was opened, and the first byte came with the last.
         connect = int(exchange.connect_time * 1e6) if exchange.connect_time else "0"
         first_byte = f"{int(exchange.first_byte_time * 1e6)}"
@@ -154,7 +148,7 @@ class AccessLog:
         total = first_byte if spent == exchange.first_byte_time else int(spent * 1e6)
         line, browser = head.note or _combined_note(head)
         return (
-            f'{exchange.client.forwarded.address} - - [{self._time}] "{line}" {response.status}'
+            f'{exchange.client.forwarded.address} - - [{time}] "{line}" {response.status}'
             f" {response.body_sent or '-'} {browser} {session} attempts={attempts}"
             f" connect={connect} first_byte={first_byte} total={total}\n"
         )
