@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from socket import SO_LINGER
 from typing import Any, NamedTuple, cast
 
@@ -567,7 +568,7 @@ class Stage:
         except BaseException:
             self.close()
             raise
-        self.frontend = self.worker.frontends[0]._replace(tls=tls, port=443 if tls else 80)
+        self.frontend = replace(self.worker.frontends[0], tls=tls, port=443 if tls else 80)
         self.deadlines = self.worker._deadlines
         self.pools = self.worker.pools
         (self.balancer,) = self.worker.balancers.values()

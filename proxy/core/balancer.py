@@ -6,8 +6,8 @@ chosen and why. All changes of a member's status happen here, so that the ledger
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple
 
 from proxy.core.lbmethods import LBMETHODS, Ledger
 from proxy.core.member import Member
@@ -42,7 +42,8 @@ class Reason(Enum):
     NOBODY = "no member can be used"
 
 
-class Choice(NamedTuple):
+@dataclass(slots=True)
+class Choice:
     """One decision: which member, what became of the session, what the cookie shall say."""
 
     member: Member | None
@@ -134,7 +135,7 @@ class Balancer:
             tried = ()  # Apache relies on the error state alone, whatever comes of it (F8, F13)
         choice = self._decide(asked, now, tried)
         if self._rules is not None:
-            return choice._replace(cookie_route=self._rules.route(cookie))
+            return replace(choice, cookie_route=self._rules.route(cookie))
         return choice
 
     def _decide(self, asked: bytes | None, now: float, tried: Collection[Member]) -> Choice:

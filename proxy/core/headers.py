@@ -141,14 +141,8 @@ def member_request(
             if not block.unusual:
                 block.lines[forwarded.trusted] = lines
         ours = forwarded.lines(head)
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
-        head.method,
-        target,
-        host,
-        lines,
-        ours,
-        tail,
-    )
+    start = (head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n")
+    return b"".join((*start, lines, ours, tail, b"\r\n"))
 
 
 def _member_lines(head: RequestHead, *, trusted: bool) -> bytes:
@@ -281,7 +275,7 @@ def _client_lines(
 def interim_response(head: ResponseHead) -> bytes:
     """A 1xx response for the client: the member's fields, nothing of ours (P17)."""
     lines = _lines(head.fields, _HOP_BY_HOP | head.options)
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines)
+    return head.line + lines + b"\r\n"
 
 
 def switching_response(head: ResponseHead) -> bytes:

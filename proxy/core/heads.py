@@ -224,7 +224,7 @@ class ResponseFields(FieldBlock):
 class ResponseHead(Head):
     """One response's head, understood."""
 
-    __slots__ = ("keep_alive", "minor", "reason", "status")
+    __slots__ = ("keep_alive", "line", "minor", "reason", "status")
 
     block: ResponseFields
 
@@ -236,6 +236,8 @@ class ResponseHead(Head):
             self.block = ResponseFields(text[end + 2 :])
         except FieldsError as error:
             raise MemberError("malformed header field") from error
+        # the status line as the client gets it
+        self.line = b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason)
         self.keep_alive = self.minor > 0 and not self.block.closes
 
     @property

@@ -6,8 +6,8 @@ whoever reads the log see the same path however the client spelled it. The query
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
 
 from proxy.core.balancer import Balancer
 from proxy.core.errors import ClientError
@@ -30,7 +30,8 @@ _LONGEST_REMEMBERED = 512
 _ACTIVESYNC = b"/microsoft-server-activesync"
 
 
-class Target(NamedTuple):
+@dataclass(slots=True)
+class Target:
     """A request's target, understood; ``query`` keeps its ``?``, byte for byte.
 
     ``text`` is path and query together.
@@ -40,6 +41,10 @@ class Target(NamedTuple):
     query: bytes
     text: bytes
     host: bytes | None = None
+    activesync: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.activesync = is_activesync(self.path)
 
 
 def read_target(target: bytes) -> Target:
@@ -113,7 +118,7 @@ def _decode(found: re.Match[bytes]) -> bytes:
 
 def is_activesync(path: bytes) -> bool:
     """Whether ``path`` belongs to ActiveSync, where requests may wait for an hour (D1, D34)."""
-    return path[:2] in (b"/M", b"/m") and path[:28].lower() == _ACTIVESYNC
+    return path[:28].lower() == _ACTIVESYNC
 
 
 class Mapping:

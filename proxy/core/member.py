@@ -61,8 +61,8 @@ class Member:
         self.settings = settings
         # what logs call it
         self.name = settings.route or settings.url
-        # what the access log says of a kept session
-        self.kept_words = f"session=kept route={self.name} member={self.name}"
+        # what the access log says of a kept session on a connection that was there
+        self.kept_words = f"session=kept route={self.name} member={self.name} attempts=1 connect=0"
         # Attributes of frozen models cost twice as much as our own, hence the copies.
         timeouts = settings.timeouts or balancer.timeouts
         self.connect_timeout = timeouts.connect

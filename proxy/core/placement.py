@@ -4,10 +4,12 @@ Pure, like everything in ``core``: it decides and keeps the members' ``busy`` co
 sending and waiting are the exchange's part.
 """
 
+from dataclasses import replace
+
 from proxy.core.balancer import Choice, Reason
 from proxy.core.failover import Attempt, Failure, Next, Verdict, judge
 from proxy.core.heads import RequestHead
-from proxy.core.mapping import Mapping, Target, is_activesync
+from proxy.core.mapping import Mapping, Target
 from proxy.core.member import Member
 
 
@@ -19,9 +21,7 @@ class Placement:
         "_cookie",
         "_engaged",
         "_reconnected",
-        "_text",
         "_tried",
-        "activesync",
         "attempts",
         "choice",
         "mapping",
@@ -41,9 +41,7 @@ class Placement:
     ) -> None:
         self.mapping = mapping
         self.target = target
-        self.activesync = target.path[1:2] in (b"M", b"m") and is_activesync(target.path)
         self.attempts = 0
-        self._text = target.text
         self._cookie = head.block.cookie
         self._tried: tuple[Member, ...] = ()
         self._reconnected = False
@@ -54,22 +52,23 @@ class Placement:
     def choose(self, now: float) -> bool:
         """Choose a member for the next attempt; False if there is none."""
         balancer = self.mapping.balancer
-        choice = balancer.choose(self._text, self._cookie, now, self._tried)
+        choice = balancer.choose(self.target.text, self._cookie, now, self._tried)
         if choice.member is None and self._tried:
             # Attempts are counted, not members: those that are left go round again (F5).
             self._tried = ()
-            choice = balancer.choose(self._text, self._cookie, now)
+            choice = balancer.choose(self.target.text, self._cookie, now)
         self.choice = choice
-        if choice.member is None:
+        member = choice.member
+        if member is None:
             return False
-        self.member = choice.member
-        self.member.busy += 1
+        self.member = member
+        member.busy += 1
         self._engaged = True
         self.attempts += 1
         timeout = self.mapping.response_timeout
         if timeout is None:
-            member = choice.member
-            timeout = member.activesync_timeout if self.activesync else member.response_timeout
+            waits = self.target.activesync
+            timeout = member.activesync_timeout if waits else member.response_timeout
         self.response_timeout = timeout
         return True
 
@@ -105,7 +104,7 @@ class Placement:
         elif verdict.status == 503 and not self._apache:
             # Nobody served the session: it stays where it was, for the next request to try.
             self.leave()
-            self.choice = self.choice._replace(member=None, reason=Reason.NOBODY, cookie_route=None)
+            self.choice = replace(self.choice, member=None, reason=Reason.NOBODY, cookie_route=None)
         return verdict
 
     def leave(self) -> None:

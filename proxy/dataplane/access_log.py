@@ -28,7 +28,7 @@ BATCH = 500
 LONGEST = 2048
 
 # A request that concerns no member.
-NO_SESSION = "session=- route=- member=-"
+NO_SESSION = "session=- route=- member=- attempts=0 connect=0"
 KEPT = Session.KEPT
 
 _UNSAFE = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
@@ -131,26 +131,30 @@ class AccessLog:
     def _combined(self, exchange: "Exchange", now: float) -> str:
         """Apache's combined format (G1), then what became of the session; times are in µs."""
         head, response, begun = exchange.head, exchange.response, exchange.begun
-        session, attempts = NO_SESSION, 0
+        session = NO_SESSION
         if exchange.mapped:
             placement = exchange.placement
-            choice, attempts = placement.choice, placement.attempts
+            choice, connect = placement.choice, exchange.connect_time
             member = choice.member
-            if choice.session is KEPT and member is not None:
+            if (
+                choice.session is KEPT
+                and member is not None
+                and not connect
+                and placement.attempts == 1
+            ):
                 session = member.kept_words
             else:
-                session = _combined_session(choice)
-        time = self._clock.log_time(int(exchange.received_at))
-        # Mostly nothing was opened, and the first byte came with the last.
-        connect = int(exchange.connect_time * 1e6) if exchange.connect_time else "0"
+                session = _combined_session(choice, placement.attempts, connect)
         first_byte = f"{int(exchange.first_byte_time * 1e6)}"
+        # Mostly the first byte came with the last.
         spent = now - begun
         total = first_byte if spent == exchange.first_byte_time else int(spent * 1e6)
         line, browser = head.note or _combined_note(head)
         return (
-            f'{exchange.client.forwarded.address} - - [{time}] "{line}" {response.status}'
-            f" {response.body_sent or '-'} {browser} {session} attempts={attempts}"
-            f" connect={connect} first_byte={first_byte} total={total}\n"
+            f"{exchange.client.forwarded.address} - - "
+            f"[{self._clock.log_time(response.second)}] {line} {response.status}"
+            f" {response.body_sent or '-'} {browser} {session} first_byte={first_byte}"
+            f" total={total}\n"
         )
 
     def _combined_refused(self, refusal: Refusal) -> str:
@@ -158,7 +162,7 @@ class AccessLog:
             f"{refusal.client.decode()} - - [{self._clock.log_time(refusal.second)}]"
             f' "{combined_text(without_secrets(refusal.line))}"'
             f' {refusal.answer.status} {len(refusal.answer.body)} "-" "-"'
-            f" {NO_SESSION} attempts=0 connect=0 first_byte=0 total=0\n"
+            f" {NO_SESSION} first_byte=0 total=0\n"
         )
 
     def _json(self, exchange: "Exchange", now: float) -> str:
@@ -194,18 +198,21 @@ def _json_refused(refusal: Refusal) -> str:
 
 
 def _combined_note(head: RequestHead) -> tuple[str, str]:
-    """What a line has of the head itself: the request line; Referer and User-Agent."""
+    """What a line has of the head itself, quoted: the request line; Referer and User-Agent."""
     referer = combined_text(without_secrets(head.known.get(b"referer")))
     browser = f'"{referer}" "{combined_text(head.known.get(b"user-agent"))}"'
-    head.note = combined_text(without_secrets(head.line)), browser
+    head.note = f'"{combined_text(without_secrets(head.line))}"', browser
     return head.note
 
 
-def _combined_session(choice: Choice) -> str:
-    """What became of the session: which route came in, who served."""
+def _combined_session(choice: Choice, attempts: int, connect: float) -> str:
+    """What became of the session: which route came in, who served, and how it was reached."""
     asked = combined_text(choice.session_route).replace(" ", "\\x20")
     served = "-" if choice.member is None else choice.member.name
-    return f"session={choice.session.word} route={asked} member={served}"
+    return (
+        f"session={choice.session.word} route={asked} member={served}"
+        f" attempts={attempts} connect={int(connect * 1e6)}"
+    )
 
 
 def _json_session(placement: Placement) -> str:

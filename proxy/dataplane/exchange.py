@@ -96,7 +96,7 @@ class Exchange:
         self.connection: MemberConnection | None = None
         self.tunnel: Tunnel | None = None
         # the client's side
-        self.response = Response(client, head)
+        self.response = Response(client, head, int(self.received_at))
 
     # --- the decision ------------------------------------------------------------------------
 
@@ -228,22 +228,15 @@ class Exchange:
         self, head: ResponseHead, body: Body | None, piece: bytes, *, complete: bool
     ) -> None:
         """The final head, with what there is of the body, in one write."""
-        response, frontend, placement = self.response, self.client.frontend, self.placement
-        now = frontend.clock.monotonic()
+        client, response, placement = self.client, self.response, self.placement
+        now = client.frontend.clock.monotonic()
         self.phase = RESPONDING
         self.first_byte_time = now - self.begun
         response.keep = self._may_keep(head.status)
-        second = int(self.received_at)
-        cookie = placement.cookie_line(second, tls=frontend.tls)
-        data = response.head(head, body, placement.mapping, second, cookie)
         # What B9 counts: the status line and the body.
-        placement.member.received += len(piece) + len(head.reason) + 13
-        if response.chunked:
-            data += response.framed(piece, last=complete)
-        else:
-            data += piece
-            response.body_sent = len(piece)
-        self.client.transport.write(data)
+        placement.member.received += len(piece) + len(head.line) - 2
+        data = response.begin(head, body, piece, placement, last=complete)
+        client.transport.write(data)
         if complete:
             self._finish(now, keep=response.keep)
 
@@ -268,14 +261,14 @@ class Exchange:
     def _cookie_line(self) -> bytes:
         if not self.mapped:
             return b""
-        return self.placement.cookie_line(int(self.received_at), tls=self.client.frontend.tls)
+        return self.placement.cookie_line(self.response.second, tls=self.client.frontend.tls)
 
     def answer(self, answer: OwnAnswer) -> None:
         """Answer ourselves, and end."""
         self._leave_member()
         response = self.response
         response.keep = self._may_keep(answer.status)
-        response.own(answer, int(self.received_at), self._cookie_line())
+        response.own(answer, self._cookie_line())
         self.finish(keep=response.keep)
 
     # --- failures and the end ----------------------------------------------------------------

@@ -1,8 +1,9 @@
 """What all connections of one frontend share: settings, and the worker's common parts."""
 
 import asyncio
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from proxy.core.http1 import Limits
 from proxy.core.mapping import MappingTable
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from proxy.dataplane.frontend_connection import FrontendConnection
 
 
-class Timeouts(NamedTuple):
+@dataclass(slots=True)
+class Timeouts:
     """How long a client may take, in seconds."""
 
     head: float
@@ -24,7 +26,8 @@ class Timeouts(NamedTuple):
     write: float
 
 
-class Frontend(NamedTuple):
+@dataclass(slots=True)
+class Frontend:
     """What all connections of one frontend share."""
 
     mappings: MappingTable
@@ -49,7 +52,7 @@ class Frontend(NamedTuple):
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
     apache: bool = False
     # Set while the worker is stopping: new connections serve one request.
-    stopping: asyncio.Event = asyncio.Event()
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def trusts(self, address: str) -> bool:
         """Whether ``address`` is a proxy whose X-Forwarded fields count."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from proxy.core import headers
 from proxy.core.framing import Body, LengthBody, encode
 from proxy.core.heads import RequestHead, ResponseHead
-from proxy.core.mapping import Mapping
 from proxy.core.own_answers import offered_protocol
 from proxy.core.pages import OwnAnswer
+from proxy.core.placement import Placement
 from proxy.dataplane.flow import reset
 
 if TYPE_CHECKING:
@@ -26,11 +26,22 @@ CLIENT_LEFT = 499
 class Response:
     """One response on its way to the client."""
 
-    __slots__ = ("_client", "_request", "body_sent", "chunked", "delimited", "keep", "status")
+    __slots__ = (
+        "_client",
+        "_request",
+        "body_sent",
+        "chunked",
+        "delimited",
+        "keep",
+        "second",
+        "status",
+    )
 
-    def __init__(self, client: "FrontendConnection", request: RequestHead) -> None:
+    def __init__(self, client: "FrontendConnection", request: RequestHead, second: int) -> None:
         self._client = client
         self._request = request
+        # when the request arrived, since the epoch: what Date and the cookie's end are counted from
+        self.second = second
         # 0 until a head is written
         self.status = 0
         self.body_sent = 0
@@ -46,14 +57,21 @@ class Response:
         if self._request.minor and (head.status != 100 or b"expect" in self._request.known):
             self._client.write(headers.interim_response(head))
 
-    def head(
-        self, head: ResponseHead, body: Body | None, mapping: Mapping, second: int, cookie: bytes
+    def begin(
+        self,
+        head: ResponseHead,
+        body: Body | None,
+        piece: bytes,
+        placement: Placement,
+        *,
+        last: bool,
     ) -> bytes:
-        """The final head of a member's response; ``keep`` has been decided.
+        """The final head of a member's response with what there is of the body, for one write.
 
-        ``second`` is when the request arrived, ``cookie`` the line that assigns the session.
+        ``keep`` has been decided.
         """
         request, client, block = self._request, self._client, head.block
+        frontend, mapping = client.frontend, placement.mapping
         head_only = request.method == b"HEAD"
         bare = body is None or isinstance(body, LengthBody)
         if not bare:
@@ -67,21 +85,17 @@ class Response:
             tail += b"Transfer-Encoding: chunked\r\n"
         start = block.lines.get(headers.START)
         if start is None:
-            frontend = client.frontend
-            start = headers.own_start(head, frontend.clock.date(second), frontend.server)
+            start = headers.own_start(head, frontend.clock.date(self.second), frontend.server)
         # Never with 204 (RFC 9110 section 8.6); Apache drops it from 304 as well (P6).
         length = head.status != 204 and (head_only or (bare and head.status != 304))
         lines = block.lines.get(length)
         if lines is None:
             lines = headers.client_lines(head, mapping.rewriting, self._base, length=length)
-        return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (
-            head.status,
-            head.reason,
-            start,
-            cookie,
-            lines,
-            tail,
-        )
+        cookie = placement.cookie_line(self.second, tls=frontend.tls)
+        self.body_sent = len(piece)
+        if self.chunked:
+            piece = encode(piece, last=last)
+        return b"".join((head.line, start, cookie, lines, tail, b"\r\n", piece))
 
     def framed(self, piece: bytes, *, last: bool) -> bytes:
         """A piece of the body in the client's framing."""
@@ -96,13 +110,13 @@ class Response:
         if not self.delimited:
             reset(self._client.transport)
 
-    def own(self, answer: OwnAnswer, second: int, cookie: bytes) -> None:
+    def own(self, answer: OwnAnswer, cookie: bytes) -> None:
         """An answer of our own, whole; ``keep`` has been decided."""
         client = self._client
         head_only = self._request.method == b"HEAD"
         self.status = answer.status
         self.body_sent = 0 if head_only else len(answer.body)
-        first = client.first_lines(second, cookie)
+        first = client.first_lines(self.second, cookie)
         tail = client.connection_lines(self._request, keep=self.keep)
         client.write(answer.encode(first, tail, head_only=head_only))
 

@@ -1,6 +1,7 @@
 """One request and its response: where it goes, what fails on the way, and that it ends once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_no_mapping_is_404(make_stage: MakeStage) -> None:
 @pytest.mark.parametrize(("method", "status"), [(b"GET", 301), (b"POST", 308)])
 def test_redirects_to_https(stage: Stage, method: bytes, status: int) -> None:
     """A frontend that only redirects sends everybody to https, whatever the request (15.4.9)."""
-    stage.frontend = stage.frontend._replace(redirect_port=443)
+    stage.frontend = replace(stage.frontend, redirect_port=443)
     client = stage.client()
     client.send(request(method + b" /a?b=c HTTP/1.1"))
     found, lines = own(client)

@@ -1,5 +1,6 @@
 """A client's connection: requests one after another, its timeouts, and how it ends."""
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -611,7 +612,7 @@ def test_trusts_nobody_by_default(stage: Stage) -> None:
     """Without trusted proxies, and for what is no address, nobody is trusted (H42)."""
     assert not stage.frontend.trusts("127.0.0.1")
     networks = (ip_network("127.0.0.0/8"),)
-    frontend = stage.frontend._replace(trusted=networks)
+    frontend = replace(stage.frontend, trusted=networks)
     assert frontend.trusts("127.0.0.1")
     assert not frontend.trusts("::1")
     assert not frontend.trusts("a name")
