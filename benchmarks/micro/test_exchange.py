@@ -65,7 +65,7 @@ def test_exchange(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     pool = worker.pools[worker.balancers["cluster"].members[1]]
     member = MemberConnection(pool)
     member.connection_made(cast(asyncio.Transport, Sink()))
-    pool.give_back(member)
+    pool.give_back(member, 0.0)
 
     def exchange() -> bytes:
         client.data_received(STICKY)

@@ -16,7 +16,9 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 # Empty lines before a request (RFC 9112 section 2.2; Apache skips as many, L6).
 _LEADING_LINES = 10
 
-_remembered_request = lru_cache(maxsize=REMEMBERED_BLOCKS)(RequestHead)
+# Heads that were read, the oldest first; a look into it with all that has come costs less than to
+# search for the head's end.
+_requests: dict[bytes, RequestHead] = {}
 _remembered_response = lru_cache(maxsize=REMEMBERED_BLOCKS)(ResponseHead)
 
 
@@ -53,6 +55,10 @@ def read_request_head(
 
     Raises ClientError with the status to answer.
     """
+    if not start and len(data) <= limits.harmless:
+        known = _requests.get(data)
+        if known is not None:
+            return _within(limits, known), len(data)
     if data.startswith(b"\r\n", start):
         start = _skip_empty_lines(data, start)
     end = data.find(b"\r\n\r\n", max(start, scanned - 3)) + 4
@@ -60,14 +66,22 @@ def read_request_head(
         _refuse_endless(data, start, scanned, limits)
         return None
     text = data[start:end]
-    if end - start <= limits.harmless:
-        head = _remembered_request(text)
-    else:
+    if end - start > limits.harmless:
         _refuse_large(text, limits)
+        return _within(limits, RequestHead(text)), end
+    head = _requests.get(text)
+    if head is None:
         head = RequestHead(text)
+        if len(_requests) >= REMEMBERED_BLOCKS:
+            del _requests[next(iter(_requests))]
+        _requests[text] = head
+    return _within(limits, head), end
+
+
+def _within(limits: Limits, head: RequestHead) -> RequestHead:
     if len(head.block.fields) > limits.fields:
         raise ClientError(limits.status, "too many header fields")
-    return head, end
+    return head
 
 
 def _skip_empty_lines(data: bytes, start: int) -> int:

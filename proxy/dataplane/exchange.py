@@ -84,8 +84,9 @@ class Exchange:
         self.head = head
         self.phase = READ
         # wall clock; then monotonic, and seconds since
-        self.received_at = client.frontend.clock.wall()
-        self.begun = client.frontend.clock.monotonic()
+        clock = client.frontend.clock
+        self.received_at = clock.wall()
+        self.begun = clock.monotonic()
         self.connect_time = 0.0
         self.first_byte_time = 0.0
         # the member's side
@@ -225,11 +226,10 @@ class Exchange:
         return True
 
     def respond(
-        self, head: ResponseHead, body: Body | None, piece: bytes, *, complete: bool
+        self, head: ResponseHead, body: Body | None, piece: bytes, now: float, *, complete: bool
     ) -> None:
-        """The final head, with what there is of the body, in one write."""
+        """The final head, with what there is of the body, in one write, at monotonic ``now``."""
         client, response, placement = self.client, self.response, self.placement
-        now = client.frontend.clock.monotonic()
         self.phase = RESPONDING
         self.first_byte_time = now - self.begun
         response.keep = self._may_keep(head.status)

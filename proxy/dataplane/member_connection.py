@@ -156,7 +156,7 @@ class MemberConnection(asyncio.Protocol):
     def _final(self, exchange: "Exchange", head: ResponseHead, data: bytes) -> None:
         """The final head, with what came behind it."""
         self._keep = head.keep_alive
-        method = exchange.head.method
+        method, now = exchange.head.method, self.pool.clock.monotonic()
         body: Body | None = WHOLE
         complete, piece = True, data
         if head.status == 200 and head.block.content_length == len(data) and method != b"HEAD":
@@ -172,23 +172,23 @@ class MemberConnection(asyncio.Protocol):
             self._body = None if complete else body
             self._keep = self._keep and not body.rest
         if complete:
-            self._release(exchange)
+            self._release(exchange, now)
         else:
             self.deadline = exchange.next_deadline()
-        exchange.respond(head, body, piece, complete=complete)
+        exchange.respond(head, body, piece, now, complete=complete)
 
     def _more_body(self, exchange: "Exchange", body: Body, data: bytes) -> None:
         piece = body.feed(data)
         if body.complete:
             self._body = None
             self._keep = self._keep and not body.rest
-            self._release(exchange)
+            self._release(exchange, self.pool.clock.monotonic())
         else:
             self.deadline = exchange.next_deadline()
         if piece or body.complete:
             exchange.response_data(piece, complete=body.complete)
 
-    def _release(self, exchange: "Exchange") -> None:
+    def _release(self, exchange: "Exchange", now: float) -> None:
         """The response has ended: back to the pool, or closed when in doubt."""
         self.exchange = None
         exchange.connection = None
@@ -198,7 +198,7 @@ class MemberConnection(asyncio.Protocol):
         if self._keep and not owed and not self.transport.is_closing():
             if not self.gate.open:
                 self.gate.release(~Hold.NONE)
-            self.pool.give_back(self)
+            self.pool.give_back(self, now)
         else:
             self.close()
 

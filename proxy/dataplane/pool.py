@@ -113,15 +113,15 @@ class MemberPool:
             self._waiting.remove(waiting)
             self.deadlines.discard(waiting)
 
-    def give_back(self, connection: MemberConnection) -> None:
-        """The connection's exchange has ended well."""
+    def give_back(self, connection: MemberConnection, now: float) -> None:
+        """The connection's exchange has ended well, at monotonic time ``now``."""
         waited_for = bool(self._waiting)
         if not self.member.reuse or (waited_for and not connection.is_clean()):
             connection.close()
         elif waited_for:
             self._next_waiting().connected(connection)
         else:
-            connection.deadline = self.clock.monotonic() + IDLE
+            connection.deadline = now + IDLE
             self._idle.append(connection)
 
     def lost(self, connection: MemberConnection) -> None:
@@ -162,7 +162,7 @@ class MemberPool:
             exchange.attempt_failed(Failure.REFUSED)
         else:
             if not exchange.wants_connection():
-                self.give_back(connection)
+                self.give_back(connection, self.clock.monotonic())
             elif connection.is_clean():
                 exchange.connected(connection)
             else:
