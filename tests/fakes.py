@@ -17,6 +17,7 @@ the smallest to the largest:
 
 import asyncio
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -204,11 +205,19 @@ class Opening:
         return f"<Opening {self.address}>"
 
 
+# A pipe that nobody writes to, and that is never closed.
+_QUIET = os.pipe()
+
+
 class FakeSocket:
     """The socket that a transport tells of: it remembers its options."""
 
     def __init__(self) -> None:
         self.options: dict[int, object] = {}
+
+    def fileno(self) -> int:
+        """A descriptor on which nothing ever happens."""
+        return _QUIET[0]
 
     def setsockopt(self, _: int, option: int, value: object) -> None:
         """Remember an option's value."""
@@ -514,9 +523,9 @@ _SLOT: Any = vars(FrontendConnection)["exchange"]
 class WatchedConnection(FrontendConnection):
     """A client's connection that remembers its exchanges."""
 
-    def __init__(self, frontend: Frontend) -> None:
+    def __init__(self, frontend: Frontend, address: str) -> None:
         self.exchanges: list[Exchange] = []
-        super().__init__(frontend)
+        super().__init__(frontend, address)
 
     @property
     def exchange(self) -> Exchange | None:
@@ -598,7 +607,8 @@ class Stage:
 
     def client(self, address: str = "192.0.2.1") -> Peer:
         """A client connects."""
-        connection = WatchedConnection(self.frontend)
+        self.frontend.admission.admit(address)
+        connection = WatchedConnection(self.frontend, address)
         self.clients.append(connection)
         transport = FakeTransport(
             self.loop,

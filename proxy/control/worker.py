@@ -16,6 +16,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterable
+from dataclasses import fields
 from functools import partial
 
 import uvloop
@@ -28,16 +29,21 @@ from proxy.core.settings import Compat, LogFormat, Settings
 from proxy.core.settings import Frontend as FrontendSettings
 from proxy.core.settings import Limits as LimitSettings
 from proxy.core.values import listen_host_port
+from proxy.dataplane.acceptor import Acceptor, Security
 from proxy.dataplane.access_log import AccessLog
+from proxy.dataplane.admission import Admission
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.frontend import Frontend, Timeouts
-from proxy.dataplane.frontend_connection import TLS_SHUTDOWN, FrontendConnection
+from proxy.dataplane.frontend_connection import FrontendConnection
+from proxy.dataplane.notices import Notice
 from proxy.dataplane.pool import MemberPool, Pools
-from proxy.dataplane.tls import server_context
+from proxy.dataplane.tls import Certificates
 
 log = logging.getLogger("balanceme")
 
+# Open files that are no connections: sockets that listen, logs, the event loop's own.
+OTHER_FILES = 64
 # Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 BACKLOG = 4096
 # Quiet connections are probed, so that NAT and firewalls don't forget them (D40): the first probe
@@ -60,7 +66,15 @@ class Worker:
         self._deadlines.ticks.append(self._access_log.flush)
         self._connections: set[FrontendConnection] = set()
         self._stopping = asyncio.Event()
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
+        self._admission = Admission(
+            _most_connections(settings),
+            settings.max_connections_per_address,
+            settings.trusted_proxies,
+        )
+        self._forged = Notice("session cookies without a valid signature count as none")
+        self._notices = [self._forged, *self._admission.notices]
+        self._deadlines.ticks.append(self._tick)
         self.balancers = {
             name: Balancer(name, balancer, apache=self._apache)
             for name, balancer in settings.balancers.items()
@@ -71,12 +85,15 @@ class Worker:
             for balancer in self.balancers.values()
             for member in balancer.members
         }
-        self.frontends = [self._frontend(frontend) for frontend in settings.frontends]
-        self._contexts = [
-            _tls_context(frontend, index) for index, frontend in enumerate(settings.frontends)
+        self._certificates = [
+            _certificates(frontend, index) for index, frontend in enumerate(settings.frontends)
+        ]
+        self.frontends = [
+            self._frontend(frontend, certificates)
+            for frontend, certificates in zip(settings.frontends, self._certificates, strict=True)
         ]
 
-    def _frontend(self, settings: FrontendSettings) -> Frontend:
+    def _frontend(self, settings: FrontendSettings, certificates: Certificates | None) -> Frontend:
         mappings = [
             Mapping(mapping, self.balancers[mapping.balancer]) for mapping in settings.mappings
         ]
@@ -90,6 +107,7 @@ class Worker:
             deadlines=self._deadlines,
             access_log=self._access_log,
             connections=self._connections,
+            admission=self._admission,
             server_name=settings.server_name or socket.gethostname(),
             port=listen_host_port(settings.listen)[1],
             tls=bool(settings.certificates),
@@ -99,37 +117,49 @@ class Worker:
             % int(timeouts.keep_alive),
             redirect_port=self._twin_port() if settings.redirect_to_https else None,
             trusted=self.settings.trusted_proxies,
+            announcing=settings.proxy_protocol,
+            certificates=certificates if certificates and certificates.several else None,
             apache=self._apache,
             stopping=self._stopping,
         )
+
+    @property
+    def most_connections(self) -> int:
+        """How many clients may be connected at a time."""
+        return self._admission.most
 
     def _twin_port(self) -> int:
         """The port of the first frontend that speaks TLS."""
         twin = next(frontend for frontend in self.settings.frontends if frontend.certificates)
         return listen_host_port(twin.listen)[1]
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Accept connections from now on; raises ConfigError for an address that is taken."""
         for index, frontend in enumerate(self.frontends):
-            context = self._contexts[index]
-            sock = _listen(self.settings.frontends[index].listen, index)
-            handshake = self.settings.frontends[index].timeouts.handshake if context else None
-            server = await self._loop.create_server(
-                lambda frontend=frontend: FrontendConnection(frontend),
-                sock=sock,
-                ssl=context,
-                backlog=BACKLOG,
-                ssl_handshake_timeout=handshake,
-                ssl_shutdown_timeout=TLS_SHUTDOWN if context else None,
-            )
-            self._servers.append(server)
+            settings, certificates = self.settings.frontends[index], self._certificates[index]
+            security = None
+            if certificates is not None:
+                security = Security(certificates.default, settings.timeouts.handshake)
+            sock = _listen(settings.listen, index)
+            self._acceptors.append(Acceptor(self._loop, sock, frontend, security))
+        for acceptor in self._acceptors:
+            self._notices += acceptor.notices
+            acceptor.start()
         self._deadlines.start()
+
+    def _tick(self) -> None:
+        """With each sweep: what clients did that is worth a line, but not one each time."""
+        forged = sum(balancer.forged for balancer in self.balancers.values())
+        if forged > self._forged.total:
+            self._forged.happened(forged - self._forged.total)
+        for notice in self._notices:
+            notice.tick()
 
     async def stop(self) -> None:
         """Stop gracefully: exchanges under way may end within ``graceful_timeout``."""
         self._stopping.set()
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for connection in list(self._connections):
             connection.close_when_idle()
         deadline = self._clock.monotonic() + self.settings.graceful_timeout
@@ -145,24 +175,24 @@ class Worker:
 
 def run(settings: Settings) -> int:
     """Serve until a signal says stop; the exit status. Raises ConfigError before serving."""
-    files = _raise_file_limit()
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, files))
+        return runner.run(_serve(settings))
 
 
-async def _serve(settings: Settings, files: int) -> int:
+async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_exception)
     worker = Worker(settings, loop)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_end, stop)
-    await worker.start()
+    worker.start()
     # What was made so far lives as long as the worker; the collector needn't look at it (P8).
     gc.collect()
     gc.freeze()
     listens = ", ".join(frontend.listen for frontend in settings.frontends)
-    log.info("serving on %s, with room for %d connections", listens, files // 2)
+    log.info("serving on %s, with room for %d connections", listens, worker.most_connections)
     await stop.wait()
     log.info("stopping: exchanges under way may take %g s", settings.graceful_timeout)
     await worker.stop()
@@ -186,26 +216,34 @@ def _exception(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None
         log.error("a mistake in balanceme: %s", context.get("message"), exc_info=exc_info)
 
 
-def _tls_context(settings: FrontendSettings, index: int) -> ssl.SSLContext | None:
+def _certificates(settings: FrontendSettings, index: int) -> Certificates | None:
     if not settings.certificates:
         return None
-    return server_context(settings.certificates, ("frontends", index, "tls"))
+    return Certificates(settings.certificates, ("frontends", index, "tls"))
+
+
+def _most_connections(settings: Settings) -> int:
+    """How many clients may be connected; each may need a member's connection as well (H39)."""
+    room = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES) // 2
+    wanted = settings.max_connections
+    if wanted is not None and wanted > room:
+        log.warning(
+            "max_connections is %d, but the limit of open files has room for %d; raise it to %d",
+            *(wanted, room, 2 * wanted + OTHER_FILES),
+        )
+    return max(room, 1) if wanted is None else wanted
 
 
 def _limits(settings: LimitSettings, *, apache: bool) -> Limits:
     status = 400 if apache else 431
-    return Limits(settings.request_line, settings.field, settings.fields, settings.head, status)
+    return Limits(**settings.model_dump(), status=status)
 
 
 def _widest(limits: Iterable[Limits]) -> Limits:
     """The limits of members' answers, which may be for a client of any frontend."""
-    all_limits = list(limits)
-    return Limits(
-        max(each.request_line for each in all_limits),
-        max(each.field for each in all_limits),
-        max(each.fields for each in all_limits),
-        max(each.head for each in all_limits),
-    )
+    every = list(limits)
+    names = [field.name for field in fields(Limits) if field.init]
+    return Limits(**{name: max(getattr(each, name) for each in every) for name in names})
 
 
 def _access_log(settings: Settings, clock: Clock) -> AccessLog:
@@ -248,10 +286,8 @@ def _listen(listen: str, index: int) -> socket.socket:
     return sock
 
 
-def _raise_file_limit() -> int:
-    """As many open files as the system allows (P9); how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _raise_file_limit() -> None:
+    """As many open files as the system allows (P9)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return hard
-    return soft

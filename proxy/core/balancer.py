@@ -112,6 +112,11 @@ class Balancer:
             if len(members) == 1 and self.heir(route) == route
         }
 
+    @property
+    def forged(self) -> int:
+        """How many session cookies had no valid signature."""
+        return self._sticky.forged if self._sticky is not None else 0
+
     # --- the decision ------------------------------------------------------------------------
 
     def choose(

@@ -297,6 +297,13 @@ def _without_effect(cookie: Raw) -> Iterator[Mistake]:
         yield cookie.at("renew").mistake("found own without assign: own; it would renew nothing")
 
 
+def _secret(root: Raw, balancer: Raw) -> Iterator[Mistake]:
+    """Apache's rewrite rules know nothing of signatures, and would assign routes without."""
+    secret = balancer.at("session_cookie", "secret")
+    if secret.value and root.at("compat").value == "apache":
+        yield secret.mistake("found beside compat: apache; Apache's cookies have no signature")
+
+
 # --- balancers and the frontends that lead to them ---------------------------------------------
 
 
@@ -369,6 +376,7 @@ _OF_A_BALANCER: tuple[Finder, ...] = (
     _failover_circles,
     _session_cookie,
     _own_route,
+    _secret,
     _cookie_domain,
     _same_site,
     _activesync,

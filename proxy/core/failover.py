@@ -32,7 +32,7 @@ class Failure(Enum):
     REFUSED = "connection refused"
     CONNECT_TIMEOUT = "connect timeout"
     UNRESOLVED = "name not resolved"
-    NO_CONNECTION = "no free connection in time"
+    NO_CONNECTION = "no connection could be had"
     CLOSED = "closed without an answer"
     RESPONSE_TIMEOUT = "no answer in time"
     HEAD_TIMEOUT = "answer not complete in time"

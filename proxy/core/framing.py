@@ -11,6 +11,7 @@ from enum import Enum
 from proxy.core.errors import ProxyError
 from proxy.core.fields import FieldBlock, FieldsError
 from proxy.core.heads import RequestHead, ResponseHead
+from proxy.core.http1 import Limits
 
 
 class FramingError(ProxyError):
@@ -59,10 +60,8 @@ class UntilCloseBody:
         return data
 
 
-# Precedents for a chunk's line: Node 16 KiB for all extensions, Apache 8190 for the line.
+# A chunk's line; precedents: Node 16 KiB for all extensions, Apache 8190 for the line.
 CHUNK_LINE = 4096
-CHUNK_EXTENSIONS = 16384
-TRAILERS = 16384
 # Fewer digits than 2^63 has, and more than any body needs (H5).
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _CHUNK_TOO_LARGE = re.compile(rb"[0-9A-Fa-f]{16}")
@@ -78,9 +77,10 @@ class _Chunk(Enum):
 class ChunkedBody:
     """A body in chunks (RFC 9112 section 7.1); extensions and trailers are checked and dropped."""
 
-    __slots__ = ("_buffer", "_extensions", "_remaining", "_state", "complete", "rest")
+    __slots__ = ("_buffer", "_extensions", "_limits", "_remaining", "_state", "complete", "rest")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self.complete = False
         self.rest = b""
         self._buffer = b""
@@ -139,7 +139,7 @@ class ChunkedBody:
             return 0
         length = found.end() - position
         self._extensions += length - len(found[1]) - 2
-        if length > CHUNK_LINE or self._extensions > CHUNK_EXTENSIONS:
+        if length > CHUNK_LINE or self._extensions > self._limits.chunk_extensions:
             raise FramingError(400, "chunk extensions too large")
         self._remaining = int(found[1], 16)
         self._state = _Chunk.DATA if self._remaining else _Chunk.TRAILERS
@@ -151,8 +151,8 @@ class ChunkedBody:
             return 2
         end = data.find(b"\r\n\r\n", position)
         # Without its end, of which a part may be there already.
-        if (len(data) - 3 if end < 0 else end) - position > TRAILERS:
-            raise FramingError(400, "trailers too large")
+        if (len(data) - 3 if end < 0 else end) - position > self._limits.trailers:
+            raise FramingError(self._limits.status, "trailers too large")
         if end < 0:
             return 0
         try:
@@ -166,21 +166,21 @@ class ChunkedBody:
 Body = LengthBody | ChunkedBody | UntilCloseBody
 
 
-def request_body(head: RequestHead) -> LengthBody | ChunkedBody | None:
+def request_body(head: RequestHead, limits: Limits) -> LengthBody | ChunkedBody | None:
     """How the request's body is delimited; None if there is none (RFC 9112 section 6.3)."""
     block = head.block
     if block.chunked:
-        return ChunkedBody()
+        return ChunkedBody(limits)
     return LengthBody(block.content_length) if block.content_length else None
 
 
-def response_body(head: ResponseHead, method: bytes) -> Body | None:
+def response_body(head: ResponseHead, method: bytes, limits: Limits) -> Body | None:
     """How the response's body is delimited; None if there is none (RFC 9112 section 6.3)."""
     if method == b"HEAD" or head.status in (204, 304) or head.status < 200:
         return None
     block = head.block
     if block.chunked:
-        return ChunkedBody()
+        return ChunkedBody(limits)
     if block.content_length is None:
         return UntilCloseBody()
     return LengthBody(block.content_length) if block.content_length else None

@@ -36,6 +36,39 @@ _CLAIMS = frozenset((b"forwarded", b"proxy", b"x-forwarded-port", b"x-real-ip"))
 _REQUEST_DROPPED = _HOP_BY_HOP | _FORWARDED | _CLAIMS | {b"host"}
 _TRUSTED_DROPPED = _HOP_BY_HOP | _FORWARDED | {b"host", b"proxy"}
 _APACHE_DROPPED = _HOP_BY_HOP | {b"host"}
+# What Connection can't take from a message: who named these would strip a request of its identity,
+# or an answer of what protects its reader (RFC 9110 section 7.6.1 forbids to name them).
+_END_TO_END = frozenset(
+    (
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-security-policy",
+        b"content-type",
+        b"cookie",
+        b"host",
+        b"origin",
+        b"range",
+        b"referer",
+        b"set-cookie",
+        b"strict-transport-security",
+        b"vary",
+        b"www-authenticate",
+        b"x-content-type-options",
+        b"x-frame-options",
+        b"x-ms-policykey",
+    )
+)
+# What Apache keeps of them: naming it never alters the framing (H14).
+_FRAMING = frozenset((b"content-length",))
+# What a CGI program takes for one of these, since it reads _ and - alike (H23).
+_TWINS = (
+    _HOP_BY_HOP
+    | _FORWARDED
+    | _CLAIMS
+    | {b"authorization", b"content-type", b"cookie", b"expect", b"host", b"proxy-authorization"}
+)
 # P5; Content-Length stays where the body keeps its length. Date, Server and Set-Cookie move.
 _RESPONSE_DROPPED = frozenset(
     (
@@ -157,7 +190,8 @@ def _member_lines(head: RequestHead, *, trusted: bool) -> bytes:
     if b"expect" in head.known and not head.expects_continue:
         dropped |= {b"expect"}
     if not head.options <= _USUAL_OPTIONS:
-        dropped |= head.options
+        dropped |= head.options - _END_TO_END
+    dropped |= {key for key in head.known if b"_" in key and key.replace(b"_", b"-") in _TWINS}
     return _lines(fields, dropped)
 
 
@@ -251,7 +285,8 @@ def client_lines(
     stays. Where nothing is rewritten they depend on the block alone, which keeps them.
     """
     lines = _client_lines(head, rewriting, base, length=length)
-    if head.known.keys().isdisjoint(_DEPEND_ON_MAPPING):
+    unusual = not head.options <= _USUAL_OPTIONS
+    if not unusual and head.known.keys().isdisjoint(_DEPEND_ON_MAPPING):
         head.block.lines[length] = lines
     return lines
 
@@ -264,10 +299,12 @@ def _client_lines(
     if not head.known.keys().isdisjoint(_REWRITTEN):
         fields = _rewritten(fields, rewriting, base)
     dropped = _RESPONSE_DROPPED if length else _RESPONSE_DROPPED_LENGTH
+    kept = _FRAMING if rewriting.apache else _END_TO_END
+    named = head.options - kept
     if not head.options <= _USUAL_OPTIONS:
-        dropped |= head.options - {b"content-length"}  # never alters framing (H14)
+        dropped |= named
     lines = _lines(fields, dropped)
-    if b"set-cookie" in head.known and b"set-cookie" not in head.options:
+    if b"set-cookie" in head.known and b"set-cookie" not in named:
         lines += _lines([field for field in fields if field[0] == b"set-cookie"], ())
     return lines
 

@@ -112,8 +112,10 @@ class RequestFields(FieldBlock):
         self.chunked = b"transfer-encoding" in known
         length = known.get(b"content-length")
         self.content_length = None if length is None else _length(length)
-        if self.chunked and (length is not None or not _is_chunked(known[b"transfer-encoding"])):
-            raise ClientError(400, "ambiguous framing")
+        if self.chunked and length is not None:
+            raise ClientError(400, "both lengths")
+        if self.chunked and not _is_chunked(known[b"transfer-encoding"]):
+            raise _refused_coding(known[b"transfer-encoding"])
         self.unusual = not _UNUSUAL.isdisjoint(known)
         # nothing but a head to be passed on, as most requests are
         self.plain = not self.unusual and not self.chunked and length is None
@@ -257,6 +259,20 @@ class ResponseHead(Head):
 def _is_chunked(value: bytes) -> bool:
     """Whether the coding is chunked and nothing else (H2)."""
     return value.lower() == b"chunked"
+
+
+_CODINGS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9a-z-]+[ \t]*,[ \t]*)+chunked")
+
+
+def _refused_coding(value: bytes) -> ClientError:
+    """Codings before chunked are not understood; without it last, no end is known (RFC 9112 6.1).
+
+    Section 6.3 wants 400 for the latter.
+    """
+    value = value.lower()
+    if _CODINGS.fullmatch(value) and value.count(b"chunked") == 1:
+        return ClientError(501, "transfer coding not supported")
+    return ClientError(400, "ambiguous framing")
 
 
 def _length(value: bytes) -> int:

@@ -6,6 +6,8 @@ Pings and pages are asked for with the same bytes over and over (benchmarks/micr
 """
 
 import re
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import lru_cache
 
 from proxy.core.errors import ClientError, MemberError, UnexpectedError
@@ -22,6 +24,7 @@ _requests: dict[bytes, RequestHead] = {}
 _remembered_response = lru_cache(maxsize=REMEMBERED_BLOCKS)(ResponseHead)
 
 
+@dataclass(slots=True)
 class Limits:
     """What is refused for its size, in bytes; ``fields`` is a number of lines.
 
@@ -29,17 +32,20 @@ class Limits:
     bytes is within all limits of size, whatever its lines.
     """
 
-    __slots__ = ("field", "fields", "harmless", "head", "request_line", "status")
+    request_line: int
+    field: int
+    fields: int
+    head: int
+    status: int = 431
+    chunk_extensions: int = 16384
+    trailers: int = 16384
+    pipelined: int = 65536
+    # bytes a second
+    body_rate: int = 500
+    harmless: int = dataclass_field(init=False)
 
-    def __init__(
-        self, request_line: int, field: int, fields: int, head: int, status: int = 431
-    ) -> None:
-        self.request_line = request_line
-        self.field = field
-        self.fields = fields
-        self.head = head
-        self.status = status
-        self.harmless = min(request_line, field, head, REMEMBERED_SIZE)
+    def __post_init__(self) -> None:
+        self.harmless = min(self.request_line, self.field, self.head, REMEMBERED_SIZE)
 
 
 # --- requests ----------------------------------------------------------------------------------

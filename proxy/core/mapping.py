@@ -1,7 +1,9 @@
 """Host and path to balancer: the request's target, its canonical path, and the mapping for it.
 
-The path is decoded, normalised and encoded again (R23), so that a mapping, the member and
-whoever reads the log see the same path however the client spelled it. The query is never touched.
+A mapping is found by the canonical path: decoded, normalised and encoded again (R23), so that
+nobody gets around it by spelling. The member gets the client's own spelling, byte for byte, where
+that can't be read in two ways (H26); for Apache it gets the canonical path too. The query is never
+touched.
 """
 
 import re
@@ -22,6 +24,7 @@ _PLAIN_BYTES = frozenset(
 _NOT_CANONICAL = re.compile(rb"[^A-Za-z0-9/!$&'()*+,;=:@._~-]|//|/\.")
 # A target that stays as it is: nearly all do.
 _CANONICAL = re.compile(rb"((?:/(?![/.])[A-Za-z0-9!$&'()*+,;=:@._~-]*+)++)(\?[^#]*+)?")
+_DOT_SEGMENT = re.compile(rb"/\.\.?(?:/|$)")
 _ENCODED = [bytes([byte]) if byte in _PLAIN_BYTES else b"%%%02X" % byte for byte in range(256)]
 _PERCENT = re.compile(rb"%(.{0,2})", re.DOTALL)
 _HEX = re.compile(rb"[0-9A-Fa-f]{2}")
@@ -34,7 +37,7 @@ _ACTIVESYNC = b"/microsoft-server-activesync"
 class Target:
     """A request's target, understood; ``query`` keeps its ``?``, byte for byte.
 
-    ``text`` is path and query together.
+    ``path`` is canonical; ``text`` is what the member gets, path and query together.
     """
 
     path: bytes
@@ -47,16 +50,17 @@ class Target:
         self.activesync = is_activesync(self.path)
 
 
-def read_target(target: bytes) -> Target:
+def read_target(target: bytes, apache: bool = False) -> Target:
     """Origin-form and absolute-form (RFC 9112 section 3.2).
 
     Raises ClientError: 400 for what is no target, 404 for encoded slashes and NUL (L12).
     """
     # The same targets come again and again; long ones are not remembered.
-    return _remembered(target) if len(target) <= _LONGEST_REMEMBERED else _read_target(target)
+    read = _remembered if len(target) <= _LONGEST_REMEMBERED else _read_target
+    return read(target, apache)
 
 
-def _read_target(target: bytes) -> Target:
+def _read_target(target: bytes, apache: bool) -> Target:
     found = _CANONICAL.fullmatch(target)
     if found is not None:
         path, query = found.groups(b"")
@@ -66,9 +70,10 @@ def _read_target(target: bytes) -> Target:
         target, host = _other_form(target)
     if b"#" in target:
         raise ClientError(400, "fragment in the target")
-    path, mark, query = target.partition(b"?")
-    path = canonical_path(path)
-    return Target(path, mark + query, path + mark + query, host)
+    spelled, mark, query = target.partition(b"?")
+    path = canonical_path(spelled)
+    text = path if apache or _dot_segments(spelled) else spelled
+    return Target(path, mark + query, text + mark + query, host)
 
 
 _remembered = lru_cache(maxsize=1024)(_read_target)
@@ -85,6 +90,15 @@ def _other_form(target: bytes) -> tuple[bytes, bytes | None]:
     if host_and_port(host) is None:
         raise ClientError(400, "malformed host in the target")
     return (rest if rest[:1] == b"/" else b"/" + rest), host
+
+
+def _dot_segments(path: bytes) -> bool:
+    """Whether a path has dot segments; raises ClientError if they are hidden (H26)."""
+    if _DOT_SEGMENT.search(path) is not None:
+        return True
+    if b"%" in path and _DOT_SEGMENT.search(_PERCENT.sub(_decode, path)) is not None:
+        raise ClientError(400, "encoded dot segment in the path")
+    return False
 
 
 def canonical_path(path: bytes) -> bytes:
@@ -127,6 +141,7 @@ class Mapping:
     __slots__ = (
         "balancer",
         "host",
+        "max_body",
         "moves",
         "prefix",
         "preserve_host",
@@ -147,6 +162,7 @@ class Mapping:
         self.moves = self.to != self.prefix
         self.preserve_host = settings.preserve_host
         self.response_timeout = settings.response_timeout
+        self.max_body = settings.max_body
         self.upgrade = frozenset(name.lower().encode() for name in settings.upgrade)
         # Set by the table, which knows the other mappings of the frontend.
         self.rewriting = Rewriting((), settings.cookie_domain, settings.cookie_path)
@@ -171,12 +187,15 @@ class Mapping:
             return False
         return prefix[-1:] == b"/" or path[len(prefix) : len(prefix) + 1] in (b"", b"/")
 
-    def member_path(self, path: bytes, base: bytes) -> bytes:
-        """``path``, with or without a query, on a member whose URL has the path ``base``.
+    def member_path(self, target: Target, base: bytes) -> bytes:
+        """Path and query on a member whose URL has the path ``base``.
 
         The prefix is replaced as text (R26), and the base put before it (R27).
         """
-        return base + self.to + path[len(self.prefix) :]
+        text = target.text
+        if not text.startswith(self.prefix):
+            text = target.path + target.query  # the client has spelled the prefix its own way
+        return base + self.to + text[len(self.prefix) :]
 
     def __repr__(self) -> str:
         return f"<Mapping {self.settings.host or ''}{self.settings.path}>"

@@ -17,10 +17,12 @@ All changes go through the member's ``Balancer``, since the others' lbstatus dep
 
 from urllib.parse import urlsplit
 
+from proxy.core import proxy_protocol
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import Member as MemberSettings
-from proxy.core.settings import OperatorStatus
+from proxy.core.settings import OperatorStatus, ProxyProtocol
 
+_PREAMBLES = {ProxyProtocol.V1: proxy_protocol.line, ProxyProtocol.V2: proxy_protocol.binary}
 # A tuple's search compares by identity first, and an enum's hash is written in Python.
 _TAKES_SESSIONS = (OperatorStatus.ENABLED, OperatorStatus.DRAIN)
 
@@ -45,6 +47,7 @@ class Member:
         "operator",
         "origin",
         "port",
+        "preamble",
         "received",
         "redirect_route",
         "response_timeout",
@@ -69,7 +72,9 @@ class Member:
         self.response_timeout = timeouts.response
         self.activesync_timeout = timeouts.activesync
         self.tunnel_timeout = timeouts.tunnel
-        self.reuse = settings.reuse_connections
+        # how a client is announced; then a connection is for one client
+        self.preamble = _PREAMBLES[settings.proxy_protocol] if settings.proxy_protocol else None
+        self.reuse = settings.reuse_connections and self.preamble is None
         self.host = url.hostname or ""
         self.port = url.port or 80
         # The port is left out when it is 80 (R4); urlsplit has taken the brackets off.

@@ -39,7 +39,7 @@ def redirect_to_https(head: RequestHead, server_name: str, port: int) -> OwnAnsw
     host = parts[0] if parts else server_name.encode()
     place = b"" if port == 443 else b":%d" % port
     status = 301 if head.method in (b"GET", b"HEAD") else 308
-    address = b"https://%b%b%b%b" % (host, place, target.path, target.query)
+    address = b"https://%b%b%b" % (host, place, target.text)
     return OwnAnswer(status, lines=b"Location: %b\r\n" % address, body=b"")
 
 

@@ -111,7 +111,8 @@ def _schema_mistakes(refused: list[Refusal]) -> Iterator[Mistake]:
 
 
 def _mistake(refusal: Refusal) -> Mistake:
-    path, found = refusal.path, shown(refusal.value)
+    path = refusal.path
+    found = "something" if path and path[-1] == "secret" else shown(refusal.value)
     if refusal.kind == "extra_forbidden":
         keys = _keys_allowed(path[:-1])
         return Mistake(path, f"unknown key{among(str(path[-1]), keys)}", on_key=True)

@@ -39,7 +39,7 @@ class Place(NamedTuple):
 class Rewriting:
     """What one mapping's responses have rewritten."""
 
-    __slots__ = ("_apache", "_cookie_domain", "_cookie_path", "_places")
+    __slots__ = ("_cookie_domain", "_cookie_path", "_places", "apache")
 
     def __init__(
         self,
@@ -53,12 +53,12 @@ class Rewriting:
         self._places = list(places)
         self._cookie_domain = [(k.lower().encode(), v.encode()) for k, v in cookie_domain.items()]
         self._cookie_path = [(k.encode(), v.encode()) for k, v in cookie_path.items()]
-        self._apache = apache
+        self.apache = apache
 
     def location(self, value: bytes, base: bytes) -> bytes:
         """An address of a member's as ours; ``base`` is ``https://host``. Others stay (P13)."""
         for place in self._places:
-            path = place.find(value, apache=self._apache)
+            path = place.find(value, apache=self.apache)
             if path is not None:
                 return base + path
         return value
@@ -82,7 +82,7 @@ class Rewriting:
 
     def _domain(self, text: bytes) -> bytes:
         for theirs, ours in self._cookie_domain:
-            matches = text.lower().startswith(theirs) if self._apache else text.lower() == theirs
+            matches = text.lower().startswith(theirs) if self.apache else text.lower() == theirs
             if matches:
                 return ours
         return text

@@ -33,6 +33,7 @@ from proxy.core.values import (
     Network,
     Path,
     Route,
+    Secrets,
     Separator,
     ServerField,
     ServerName,
@@ -98,6 +99,13 @@ class OperatorStatus(Enum):
     STOPPED = "stopped"
 
 
+class ProxyProtocol(Enum):
+    """How a client is announced to a member."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
 class LogFormat(Enum):
     """How an access line is written."""
 
@@ -145,7 +153,7 @@ class ClientTimeouts(Model):
     head: Timeout = 20.0
     """From a request's first byte, or from the connection's start, to the end of its head."""
     body: Timeout = 20.0
-    """Between two pieces of a request body."""
+    """Between two pieces of a request body, and how far a slow one may fall behind body_rate."""
     keep_alive: Duration = 5.0
     """Between two requests."""
     write: Timeout = 60.0
@@ -176,6 +184,14 @@ class Limits(Model):
     """Field lines in a head; beyond it 431."""
     head: Size = 65536
     """Bytes of a whole head, ours or a member's; beyond it 431, or 502."""
+    chunk_extensions: Size = 16384
+    """Bytes of all chunk extensions of a body; beyond it 400, or 502."""
+    trailers: Size = 16384
+    """Bytes of a body's trailers; beyond it 431, or 502."""
+    pipelined: Size = 65536
+    """Bytes of requests ahead of the answer under way; a client with more isn't read from."""
+    body_rate: Size = 500
+    """Bytes a second that a request body must bring, in the long run; below it 408."""
 
 
 class Mapping(Model):
@@ -201,6 +217,8 @@ class Mapping(Model):
     """Protocols that may be upgraded to and tunnelled, such as websocket (R22, P26)."""
     response_timeout: Timeout | None = None
     """Instead of the member's response and activesync timeout."""
+    max_body: Size | None = None
+    """Bytes of a request body; beyond it 413."""
 
 
 class Frontend(Model):
@@ -222,6 +240,8 @@ class Frontend(Model):
     """What is refused for its size."""
     keep_alive_requests: Annotated[int, Field(ge=0, strict=True)] = 0
     """Requests after the first on one connection; 0 for no limit (L15)."""
+    proxy_protocol: tuple[Network, ...] = ()
+    """Proxies before us that announce each client by a PROXY preamble, and must (H45)."""
 
     @property
     def certificates(self) -> tuple[Tls, ...]:
@@ -256,6 +276,8 @@ class SessionCookie(Model):
     """HttpOnly attribute; over TLS on when left out."""
     same_site: SameSite | None = None
     """SameSite attribute."""
+    secret: Secrets = ()
+    """Signs the route; a second one only verifies. A route without a valid signature is none."""
 
 
 class Member(Model):
@@ -289,6 +311,8 @@ class Member(Model):
     """How long they wait before they fail over; without it, as long as their client does."""
     reuse_connections: StrictBool = True
     """Keep connections open between requests."""
+    proxy_protocol: ProxyProtocol | None = None
+    """Announce the client by a PROXY preamble, on a connection for each request."""
 
 
 class Balancer(Model):
@@ -336,6 +360,10 @@ class Settings(Model):
     """Server field of answers that carry none of their own."""
     trusted_proxies: tuple[Network, ...] = ()
     """Proxies before us whose X-Forwarded fields count."""
+    max_connections: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """Clients' connections at a time; when left out, what the limit of open files allows."""
+    max_connections_per_address: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """The same for one client's address, trusted_proxies excepted."""
     access_log: AccessLog | None = AccessLog()
     """null for no access log."""
     graceful_timeout: Duration = 30.0

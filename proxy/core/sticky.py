@@ -5,6 +5,9 @@ never written back. ``http.cookies`` is unfit here: it loses every cookie of a f
 is odd.
 """
 
+import base64
+import hashlib
+import hmac
 import re
 from email.utils import formatdate
 from functools import lru_cache
@@ -18,8 +21,28 @@ REMEMBERED_COOKIES = 2048
 LONGEST_REMEMBERED = 2048
 
 
+# Stands between a route and its signature; no route has it.
+_SIGNED = b"~"
+# In place of a route whose signature isn't valid.
+_FORGED = b""
+
+
+def signature(secret: str, cookie: str, route: bytes) -> bytes:
+    """The signature of ``route`` in the session cookie named ``cookie``: 128 bits as text.
+
+    Whoever has it was sent to that route once, and can't make one for another route (RFC 2104).
+    """
+    message = b"session route\0%b\0%b" % (cookie.encode(), route)
+    digest = hmac.digest(secret.encode(), message, hashlib.sha256)
+    return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=")
+
+
 class StickySession:
-    """Finds the session route in a request's target and Cookie field."""
+    """Finds the session route in a request's target and Cookie field.
+
+    Where routes are signed, one without a valid signature counts as none, and is counted in
+    ``forged``.
+    """
 
     __slots__ = (
         "_apache",
@@ -28,7 +51,9 @@ class StickySession:
         "_cookie_route",
         "_marker",
         "_parameter",
+        "_secrets",
         "_separator",
+        "forged",
     )
 
     def __init__(self, settings: BalancerSettings, *, apache: bool = False) -> None:
@@ -45,6 +70,8 @@ class StickySession:
             re.escape(self._marker) + rb"[" + ends + rb"]*([^" + ends + rb"]+)"
         )
         self._apache = apache
+        self._secrets = settings.session_cookie.secret if settings.session_cookie else ()
+        self.forged = 0
         # A client sends the same cookies with each request.
         self._cookie_route = lru_cache(maxsize=REMEMBERED_COOKIES)(self._read_cookie)
 
@@ -58,11 +85,18 @@ class StickySession:
         if target.find(self._marker) >= 0:
             found = self._parameter.search(target)
             if found is not None:
-                return self._route(found[1])
+                return self._counted(self._route(found[1]))
         if cookie is None:
             return None
-        remember = len(cookie) <= LONGEST_REMEMBERED
-        return self._cookie_route(cookie) if remember else self._read_cookie(cookie)
+        read = self._cookie_route if len(cookie) <= LONGEST_REMEMBERED else self._read_cookie
+        route = read(cookie)
+        return route or self._counted(route)
+
+    def _counted(self, route: bytes | None) -> bytes | None:
+        if route == _FORGED:
+            self.forged += 1
+            return None
+        return route
 
     def _read_cookie(self, cookie: bytes) -> bytes | None:
         if self._apache:
@@ -72,9 +106,18 @@ class StickySession:
 
     def _route(self, value: bytes) -> bytes | None:
         """What follows the first separator (S8); None for no or an empty route (S9)."""
-        if self._separator is None:
-            return value or None
-        return value.partition(self._separator)[2] or None
+        if self._separator is not None:
+            value = value.partition(self._separator)[2]
+        return self._verified(value) if value and self._secrets else value or None
+
+    def _verified(self, value: bytes) -> bytes:
+        """The route in front of a valid signature by one of the secrets."""
+        route, _, given = value.partition(_SIGNED)
+        name = self._cookie_name.decode()
+        valid = [
+            hmac.compare_digest(signature(secret, name, route), given) for secret in self._secrets
+        ]
+        return route if any(valid) else _FORGED
 
 
 def _apache_cookie(text: bytes, name: bytes) -> bytes:
@@ -101,11 +144,13 @@ def expires(when: float) -> str:
 class SessionCookie:
     """Writes the session cookie for a route (C1 to C5); the text changes once a second."""
 
-    __slots__ = ("_head", "_lifetime", "_tails", "_lines", "_second")
+    __slots__ = ("_head", "_lifetime", "_lines", "_name", "_second", "_secret", "_tails")
 
     def __init__(self, settings: SessionCookieSettings, name: str, separator: str) -> None:
         prefix = "" if separator == "off" else settings.prefix + separator
         self._head = f"Set-Cookie: {name}={prefix}".encode()
+        self._name = name
+        self._secret = settings.secret[0] if settings.secret else None
         self._lifetime = settings.lifetime
         self._tails = (_tail(settings, tls=False), _tail(settings, tls=True))
         # The lines for requests that arrived in ``second``, by route, without and with TLS.
@@ -127,6 +172,8 @@ class SessionCookie:
         lifetime = ""
         if self._lifetime:
             lifetime = f"; expires={expires(second + self._lifetime)}"
+        if self._secret is not None:
+            route += _SIGNED + signature(self._secret, self._name, route)
         return self._head + route + f"{before}{lifetime}{after}\r\n".encode()
 
 

@@ -147,6 +147,17 @@ def parse_network(value: Any) -> IPv4Network | IPv6Network:
     return interface.network
 
 
+def parse_secrets(value: Any) -> tuple[str, ...]:
+    """One secret, or a list of at most two, as a tuple."""
+    found = (value,) if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or len(found) > 2:
+        raise ValueError("a secret is text, or there is a list of two, the newer one first")
+    for secret in found:
+        if not isinstance(secret, str) or len(secret) < 16:
+            raise ValueError("a secret is text of at least 16 characters")
+    return tuple(found)
+
+
 # --- types -------------------------------------------------------------------------------------
 
 
@@ -197,6 +208,14 @@ Route = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,63}$"),
     _allowed("1 to 63 letters, digits, underscores, dots and hyphens, as text"),
+]
+# A secret or a list of two, each long enough that nobody guesses it (RFC 2104 section 3).
+_SECRET: dict[str, Any] = {"type": "string", "minLength": 16}
+Secrets = Annotated[
+    tuple[str, ...],
+    PlainValidator(parse_secrets),
+    WithJsonSchema({"anyOf": [_SECRET, {"type": "array", "items": _SECRET, "maxItems": 2}]}),
+    _allowed("a secret of at least 16 characters, or a list of two, the newer one first"),
 ]
 BalancerName = Annotated[
     str,

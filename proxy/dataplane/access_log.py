@@ -32,8 +32,12 @@ NO_SESSION = "session=- route=- member=- attempts=0 connect=0"
 KEPT = Session.KEPT
 
 _UNSAFE = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
-# Webmail passes its session id in the address of every request (D80).
-_SECRET = re.compile(rb"([?&](?i:sessionid|password|passwd|token)=)[^& ]*")
+# Webmail passes its session id in the address of every request (D80); the part of an address
+# before @ may hold a password (RFC 3986 section 3.2.1).
+_SECRET = re.compile(
+    rb"([?&;](?i:sessionid|sid|(?:access_?)?token|password|passwd|passwort|pass|pwd|secret)=)[^& ]*"
+    rb"|(?<=://)[^/?# ]*@"
+)
 
 
 def combined_text(value: bytes | None) -> str:
@@ -59,9 +63,9 @@ def _quoted(value: bytes | None, escape: bytes) -> str:
 
 
 def without_secrets(text: bytes | None) -> bytes | None:
-    """A request line or an address without the secrets in its query."""
-    if text and b"?" in text and _SECRET.search(text) is not None:
-        return _SECRET.sub(rb"\1...", text)
+    """A request line or an address without the secrets in it."""
+    if text and _SECRET.search(text) is not None:
+        return _SECRET.sub(lambda found: found[1] + b"..." if found[1] else b"...@", text)
     return text
 
 

@@ -24,7 +24,7 @@ from proxy.core.own_answers import (
 from proxy.core.pages import OwnAnswer
 from proxy.core.placement import Placement
 from proxy.dataplane.deadlines import NEVER
-from proxy.dataplane.flow import Hold
+from proxy.dataplane.flow import Hold, ends_of
 from proxy.dataplane.mistakes import guarded
 from proxy.dataplane.request import NO_BODY, PREFETCH_TIME, Request
 from proxy.dataplane.response import CLIENT_LEFT, CLOSING, Response
@@ -126,12 +126,19 @@ class Exchange:
         """Find mapping and member; the answer if there is none, or none is needed."""
         head, frontend = self.head, self.client.frontend
         try:
-            target = read_target(head.target)
+            target = read_target(head.target, frontend.apache)
         except ClientError as error:
             return OwnAnswer(error.status)
-        mapping = frontend.mappings.find(target.host or head.block.host, target.path)
+        host = target.host or head.block.host
+        certificates = frontend.certificates
+        if certificates is not None and certificates.misdirects(self.client.context, host):
+            return OwnAnswer(421)
+        mapping = frontend.mappings.find(host, target.path)
         if mapping is None:
             return OwnAnswer(404)
+        most = mapping.max_body
+        if most is not None and max(head.content_length or 0, self.request.received) > most:
+            return OwnAnswer(413)
         placement = self.placement = Placement(mapping, target, head, apache=frontend.apache)
         chosen = placement.choose(self.begun)
         self.mapped = True
@@ -150,17 +157,27 @@ class Exchange:
         """More of the request's body."""
         request, connection = self.request, self.connection
         request.continued = True
-        if self.phase is COLLECTING:
+        most = self.placement.mapping.max_body
+        if most is not None and request.received > most:
+            self._refuse_body()
+        elif self.phase is COLLECTING:
             request.hold(piece)
             self._begin()
         elif self.phase is CONNECTING:
             request.hold(piece)
-            self.client.gate.hold(Hold.CONNECTING)
+            self.client.hold(Hold.CONNECTING)
         elif connection is not None:
             data = request.framed(piece)
             self.placement.member.sent += len(data)
             connection.transport.write(data)
             connection.deadline = self.next_deadline()
+
+    def _refuse_body(self) -> None:
+        """The body is larger than its mapping allows (413), and the member mustn't see its end."""
+        if self.phase is RESPONDING:
+            self.client.abort()
+        else:
+            self.answer(OwnAnswer(413))
 
     def _connect(self, now: float, *, fresh: bool = False) -> None:
         """Take a connection to the member, or have one opened."""
@@ -190,6 +207,8 @@ class Exchange:
         self.phase = SENT
         self.connection = connection
         data = self.request.encode(self.head, placement, client.forwarded)
+        if placement.member.preamble is not None:
+            data = placement.member.preamble(client.ends or ends_of(client.transport)) + data
         placement.member.sent += len(data)
         connection.begin(self, data, now + placement.response_timeout)
         if client.blocked:
@@ -380,7 +399,7 @@ class Exchange:
 
     def member_slow(self) -> None:
         """The member reads slowly: stop taking from the client."""
-        self.client.gate.hold(Hold.OTHER_SIDE_SLOW)
+        self.client.hold(Hold.OTHER_SIDE_SLOW)
 
     def member_ready(self) -> None:
         """The member has caught up."""

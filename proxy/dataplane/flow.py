@@ -5,8 +5,11 @@ last of them is gone. Each is safe to give twice.
 """
 
 import asyncio
+import select
 from enum import Flag, auto
-from socket import SO_LINGER, SOL_SOCKET
+from socket import SO_LINGER, SOL_SOCKET, socket
+
+from proxy.core.proxy_protocol import Ends
 
 # Bytes that may wait in a transport before the other side is paused; below a quarter it goes on.
 HIGH_WATER = 64 * 1024
@@ -20,6 +23,23 @@ def reset(transport: asyncio.Transport) -> None:
     if sock is not None and not transport.is_closing():
         sock.setsockopt(SOL_SOCKET, SO_LINGER, AT_ONCE)
     transport.abort()
+
+
+def ends_of(transport: asyncio.Transport) -> Ends:
+    """Both ends of a connection, seen from the other side."""
+    source = transport.get_extra_info("peername")
+    destination = transport.get_extra_info("sockname")
+    return Ends(source[0], source[1], destination[0], destination[1])
+
+
+def has_left(sock: socket, *, tls: bool) -> bool:
+    """Whether the other side of a connection has ended it, told without reading.
+
+    Over plain TCP it may have ended its own direction alone, and wait for its answer.
+    """
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP if tls else 0)
+    return bool(poll.poll(0))
 
 
 class Hold(Flag):

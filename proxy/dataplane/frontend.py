@@ -5,15 +5,20 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
+from proxy.core.heads import RequestHead
 from proxy.core.http1 import Limits
 from proxy.core.mapping import MappingTable
 from proxy.dataplane.access_log import AccessLog
+from proxy.dataplane.admission import Admission
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.pool import Pools
+from proxy.dataplane.tls import Certificates
 
 if TYPE_CHECKING:
     from proxy.dataplane.frontend_connection import FrontendConnection
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 @dataclass(slots=True)
@@ -38,6 +43,7 @@ class Frontend:
     deadlines: Deadlines
     access_log: AccessLog
     connections: set["FrontendConnection"]
+    admission: Admission
     server_name: str
     port: int
     tls: bool
@@ -49,17 +55,46 @@ class Frontend:
     keep_alive_lines: bytes = b"Keep-Alive: timeout=5\r\nConnection: Keep-Alive\r\n"
     # Where https is served, for a frontend that only points there.
     redirect_port: int | None = None
-    trusted: tuple[IPv4Network | IPv6Network, ...] = ()
+    trusted: Networks = ()
+    # Who announces clients by a PROXY preamble.
+    announcing: Networks = ()
+    # Several certificates by name, if there are.
+    certificates: Certificates | None = None
     apache: bool = False
     # Set while the worker is stopping: new connections serve one request.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def first_lines(self, second: int, cookie: bytes) -> bytes:
+        """Date, Server and cookie of an answer of our own."""
+        return b"Date: %b\r\nServer: %b\r\n%b" % (self.clock.date(second), self.server, cookie)
+
+    def connection_lines(self, head: RequestHead, served: int, *, keep: bool) -> bytes:
+        """What a client is told about its connection; only who asked is told it is kept (P9).
+
+        ``served`` requests came with it so far.
+        """
+        if not keep:
+            return b"Connection: close\r\n"
+        if b"keep-alive" not in head.block.options:
+            return b""
+        limit = self.keep_alive_requests
+        if not limit:
+            return self.keep_alive_lines
+        timeout, left = int(self.timeouts.keep_alive), limit - served + 1
+        return b"Keep-Alive: timeout=%d, max=%d\r\nConnection: Keep-Alive\r\n" % (timeout, left)
+
     def trusts(self, address: str) -> bool:
         """Whether ``address`` is a proxy whose X-Forwarded fields count."""
-        if not self.trusted:
-            return False
-        try:
-            peer = ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        return any(peer in network for network in self.trusted if network.version == peer.version)
+        return bool(self.trusted) and _is_among(address, self.trusted)
+
+    def announces(self, address: str) -> bool:
+        """Whether connections from ``address`` begin with a PROXY preamble (H45)."""
+        return bool(self.announcing) and _is_among(address, self.announcing)
+
+
+def _is_among(address: str, networks: Networks) -> bool:
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return any(found in network for network in networks if network.version == found.version)

@@ -7,20 +7,21 @@ turn comes. Nothing here knows members.
 
 import asyncio
 import logging
+import ssl
 from enum import Enum
 from typing import cast
 
 from proxy.core.errors import ClientError
 from proxy.core.framing import FramingError, request_body
 from proxy.core.headers import Forwarded
-from proxy.core.heads import RequestHead
 from proxy.core.http1 import read_request_head
 from proxy.core.pages import OwnAnswer
+from proxy.core.proxy_protocol import Ends
 from proxy.dataplane import mistakes
 from proxy.dataplane.access_log import Refusal
 from proxy.dataplane.deadlines import NEVER
 from proxy.dataplane.exchange import READ, Exchange
-from proxy.dataplane.flow import HIGH_WATER, Gate, Hold, reset
+from proxy.dataplane.flow import HIGH_WATER, Gate, Hold, has_left, reset
 from proxy.dataplane.frontend import Frontend
 
 log = logging.getLogger("balanceme")
@@ -33,6 +34,8 @@ LINGER = 2.0
 TLS_LINGER = 15.0
 # The longest that the end of a TLS connection may take; what waits to be written goes first.
 TLS_SHUTDOWN = 60.0
+# How often, in seconds, it is looked whether a client is there that isn't read from.
+LOOK = 1.0
 
 
 class Phase(Enum):
@@ -53,12 +56,16 @@ class FrontendConnection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
+        "_admitted",
         "_buffer",
         "_position",
         "_reading",
         "_scanned",
+        "address",
         "blocked",
+        "context",
         "deadline",
+        "ends",
         "exchange",
         "forwarded",
         "frontend",
@@ -70,9 +77,16 @@ class FrontendConnection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, frontend: Frontend) -> None:
+    def __init__(self, frontend: Frontend, address: str = "-", ends: Ends | None = None) -> None:
         # for the connection's life
         self.frontend = frontend
+        # the client's; where a PROXY preamble announced it, both ends of its connection
+        self.address = address
+        self.ends = ends
+        # whether it counts among those connected
+        self._admitted = True
+        # what secures it
+        self.context: ssl.SSLContext | None = None
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.gate: Gate = cast(Gate, None)
         self.forwarded: Forwarded = cast(Forwarded, None)
@@ -99,10 +113,13 @@ class FrontendConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.gate = Gate(self.transport)
-        peer = transport.get_extra_info("peername")
-        address = peer[0] if isinstance(peer, tuple) else "-"
+        if frontend.certificates is not None:
+            self.context = transport.get_extra_info("ssl_object").context
         self.forwarded = Forwarded(
-            address, frontend.server_name, tls=frontend.tls, trusted=frontend.trusts(address)
+            self.address,
+            frontend.server_name,
+            tls=frontend.tls,
+            trusted=frontend.trusts(self.address),
         )
         self.forwarded.apache = frontend.apache
         self.deadline = frontend.clock.monotonic() + frontend.timeouts.head
@@ -129,11 +146,18 @@ class FrontendConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, whoever ended it."""
         self.phase = CLOSED
+        self.leave()
         self.frontend.connections.discard(self)
         self.frontend.deadlines.discard(self)
         if self.exchange is not None:
             self.exchange.client_lost()
             self.exchange = None
+
+    def leave(self) -> None:
+        """The client counts no more among those connected."""
+        if self._admitted:
+            self._admitted = False
+            self.frontend.admission.leave(self.address)
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -144,7 +168,7 @@ class FrontendConnection(asyncio.Protocol):
         elif exchange.request.complete:
             self._buffer = self._buffer[self._position :] + data
             self._position = 0
-            self.gate.hold(Hold.PIPELINED)
+            self._hold_ahead()
         else:
             self._feed_body(exchange, data)
 
@@ -170,7 +194,14 @@ class FrontendConnection(asyncio.Protocol):
             self._buffer = b""
             self._position = 0
         elif self.phase is EXCHANGE or (self.blocked and self.phase is not LINGERING):
-            self.gate.hold(Hold.PIPELINED)
+            self._hold_ahead()
+        if self.half_closed and self.phase in (IDLE, HEAD):
+            self.close()  # what it had sent is answered
+
+    def _hold_ahead(self) -> None:
+        """Stop reading from a client that has sent enough ahead (H37)."""
+        if len(self._buffer) - self._position > self.frontend.limits.pipelined:
+            self.hold(Hold.PIPELINED)
 
     def _read_request(self) -> bool:
         """Begin the next request; False while its head is incomplete."""
@@ -191,7 +222,7 @@ class FrontendConnection(asyncio.Protocol):
         self.served += 1
         if self.served > frontend.keep_alive_requests > 0:
             self.may_keep = False
-        body = None if head.block.plain else request_body(head)
+        body = None if head.block.plain else request_body(head, frontend.limits)
         exchange = self.exchange = Exchange(self, head, body)
         if exchange.request.complete:
             exchange.start(b"")
@@ -213,22 +244,29 @@ class FrontendConnection(asyncio.Protocol):
             if exchange.abandon():
                 self._refuse(error, exchange.head.line)
             return
+        exchange.request.received += len(piece)
         if body.complete:
             exchange.request.complete = True
             self._buffer = body.rest
-            if body.rest:
-                self.gate.hold(Hold.PIPELINED)
+            self._hold_ahead()
         else:
-            self.expect_body()
+            self.expect_body(len(data))
         if exchange.phase is READ:
             exchange.start(piece)
         elif piece or body.complete:
             exchange.request_data(piece)
 
-    def expect_body(self) -> None:
-        """More of a body is due (H70), unless it is we who don't read, or the client."""
+    def expect_body(self, received: int = 0) -> None:
+        """More of a body is due, unless it is we who don't read, or the client.
+
+        Each of the ``received`` bytes gives a little time, up to the timeout: who sends steadily
+        may be slow, and may fall silent for a while, but can't hold a member by a trickle (H70).
+        """
         if self.gate.open and not self.blocked:
-            self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.body
+            frontend = self.frontend
+            latest = frontend.clock.monotonic() + frontend.timeouts.body
+            earned = self.deadline + received / frontend.limits.body_rate
+            self.deadline = min(earned, latest) if received else latest
 
     def take_ahead(self) -> bytes:
         """What the client sent behind its upgrade request."""
@@ -241,7 +279,7 @@ class FrontendConnection(asyncio.Protocol):
     def exchange_done(self, now: float, *, keep: bool) -> None:
         """The exchange has ended; the connection serves the next request, or closes."""
         self.exchange = None
-        if not keep or self.half_closed:
+        if not keep:
             self.close()
             return
         self.phase = IDLE
@@ -249,32 +287,10 @@ class FrontendConnection(asyncio.Protocol):
             self.deadline = now + self.frontend.timeouts.keep_alive
         if not self.gate.open:
             self.gate.release(Hold.PIPELINED | Hold.CONNECTING | Hold.OTHER_SIDE_SLOW)
-        if self._buffer and not self._reading:
+        if (self._buffer or self.half_closed) and not self._reading:
             self._read_requests()
 
     # --- own answers -------------------------------------------------------------------------
-
-    def first_lines(self, second: int, cookie: bytes) -> bytes:
-        """Date, Server and cookie of an answer of our own."""
-        frontend = self.frontend
-        return b"Date: %b\r\nServer: %b\r\n%b" % (
-            frontend.clock.date(second),
-            frontend.server,
-            cookie,
-        )
-
-    def connection_lines(self, head: RequestHead, *, keep: bool) -> bytes:
-        """What the client is told about its connection; only who asked is told it is kept (P9)."""
-        if not keep:
-            return b"Connection: close\r\n"
-        if b"keep-alive" not in head.block.options:
-            return b""
-        frontend = self.frontend
-        limit = frontend.keep_alive_requests
-        if not limit:
-            return frontend.keep_alive_lines
-        timeout, left = int(frontend.timeouts.keep_alive), limit - self.served + 1
-        return b"Keep-Alive: timeout=%d, max=%d\r\nConnection: Keep-Alive\r\n" % (timeout, left)
 
     def _refuse(self, error: ClientError | FramingError, line: bytes = b"") -> None:
         """Answer what can't be understood, and close: nothing behind it can be trusted."""
@@ -282,7 +298,7 @@ class FrontendConnection(asyncio.Protocol):
             return
         second = int(self.frontend.clock.wall())
         answer = OwnAnswer(error.status)
-        first = self.first_lines(second, b"")
+        first = self.frontend.first_lines(second, b"")
         self.write(answer.encode(first, b"Connection: close\r\n", head_only=False))
         # One line, whatever ended it: field lines hold what no log may (H86).
         line = line or next(iter(self._buffer[self._position :].lstrip(b"\r\n").splitlines()), b"")
@@ -291,11 +307,25 @@ class FrontendConnection(asyncio.Protocol):
         self.exchange = None
         self.close()
 
-    # --- writing, closing, timers ------------------------------------------------------------
+    # --- writing, holding, closing, timers ---------------------------------------------------
 
     def write(self, data: bytes) -> None:
         """Write to the client."""
         self.transport.write(data)
+
+    def hold(self, why: Hold) -> None:
+        """Stop reading; whether the client is still there is then looked at now and then (H66)."""
+        self.gate.hold(why)
+        if not self.blocked:
+            self.deadline = self.frontend.clock.monotonic() + LOOK
+
+    def _look(self) -> None:
+        """Whether a client that isn't read from is still there; its end can't be read."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and has_left(sock, tls=self.frontend.tls):
+            self.abort()
+        else:
+            self.deadline = self.frontend.clock.monotonic() + LOOK
 
     def close(self) -> None:
         """Close once everything is written, and once the client has stopped sending."""
@@ -337,12 +367,15 @@ class FrontendConnection(asyncio.Protocol):
         """The client has caught up."""
         self.blocked = False
         if self.exchange is not None:
-            self.deadline = NEVER
+            held = not self.gate.open
+            self.deadline = self.frontend.clock.monotonic() + LOOK if held else NEVER
             if not self.exchange.request.complete:
                 self.expect_body()
             self.exchange.client_ready()
-        elif self.phase is IDLE:
-            self.deadline = self.frontend.clock.monotonic() + self.frontend.timeouts.keep_alive
+        elif self.phase in (IDLE, HEAD):
+            timeouts = self.frontend.timeouts
+            timeout = timeouts.keep_alive if self.phase is IDLE else timeouts.head
+            self.deadline = self.frontend.clock.monotonic() + timeout
             self.gate.release(Hold.PIPELINED)
             if self._buffer and not self._reading:
                 self._read_requests()
@@ -353,7 +386,10 @@ class FrontendConnection(asyncio.Protocol):
         if self.phase is HEAD:
             self._refuse(ClientError(408, "head not complete in time"))
         elif self.phase is EXCHANGE and self.exchange is not None and not self.blocked:
-            self.exchange.client_expired()
+            if self.gate.open:
+                self.exchange.client_expired()
+            else:
+                self._look()
         elif self.phase is IDLE and not self.blocked:
             self.close()
         else:

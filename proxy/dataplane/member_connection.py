@@ -161,7 +161,7 @@ class MemberConnection(asyncio.Protocol):
         complete, piece = True, data
         if head.status == 200 and head.block.content_length == len(data) and method != b"HEAD":
             pass  # it came in one piece, as most do
-        elif (body := response_body(head, method)) is None:
+        elif (body := response_body(head, method, self.pool.limits)) is None:
             piece = b""
             self._keep = self._keep and not data
         else:

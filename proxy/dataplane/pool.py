@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from proxy.core.failover import Failure
 from proxy.core.http1 import Limits
 from proxy.core.member import Member
+from proxy.dataplane.admission import EXHAUSTED
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import NEVER, Deadlines
 from proxy.dataplane.member_connection import MemberConnection
@@ -158,8 +159,9 @@ class MemberPool:
             exchange.attempt_failed(Failure.CONNECT_TIMEOUT)
         except socket.gaierror:
             exchange.attempt_failed(Failure.UNRESOLVED)
-        except OSError:
-            exchange.attempt_failed(Failure.REFUSED)
+        except OSError as error:
+            ours = error.errno in EXHAUSTED
+            exchange.attempt_failed(Failure.NO_CONNECTION if ours else Failure.REFUSED)
         else:
             if not exchange.wants_connection():
                 self.give_back(connection, self.clock.monotonic())

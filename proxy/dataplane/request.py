@@ -24,14 +24,24 @@ PREFETCH_TIME = 1.0
 class Request:
     """One request's body on its way to a member, and the head before it."""
 
-    __slots__ = ("_chunked", "_expects", "_held", "_held_size", "body", "complete", "continued")
+    __slots__ = (
+        "_chunked",
+        "_expects",
+        "_held",
+        "_held_size",
+        "body",
+        "complete",
+        "continued",
+        "received",
+    )
 
     def __init__(
         self, body: LengthBody | ChunkedBody | None, *, expects_continue: bool = False
     ) -> None:
         self.body = body
-        # whether all of it has arrived
+        # whether all of it has arrived, and how many bytes have
         self.complete = body is None
+        self.received = 0
         # whether the client may wait for 100 Continue, and whether it has been told, or didn't
         self._expects = expects_continue
         self.continued = not expects_continue
@@ -59,7 +69,7 @@ class Request:
         member, mapping = placement.member, placement.mapping
         path = target.text
         if mapping.moves or member.base_path:
-            path = mapping.member_path(path, member.base_path)
+            path = mapping.member_path(target, member.base_path)
         host = member.host_field
         if mapping.preserve_host:
             # A host in the target replaces the field (RFC 9112 section 3.2.2).

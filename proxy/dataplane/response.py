@@ -78,7 +78,7 @@ class Response:
             self.chunked = self.delimited = request.minor > 0
             self.keep = self.keep and self.chunked
         self.status = head.status
-        tail = client.connection_lines(request, keep=self.keep)
+        tail = frontend.connection_lines(request, client.served, keep=self.keep)
         if mapping.upgrade:
             tail = _with_offer(tail, offered_protocol(head, mapping.upgrade))
         if self.chunked or (head_only and block.chunked and request.minor):
@@ -113,11 +113,12 @@ class Response:
     def own(self, answer: OwnAnswer, cookie: bytes) -> None:
         """An answer of our own, whole; ``keep`` has been decided."""
         client = self._client
+        frontend = client.frontend
         head_only = self._request.method == b"HEAD"
         self.status = answer.status
         self.body_sent = 0 if head_only else len(answer.body)
-        first = client.first_lines(self.second, cookie)
-        tail = client.connection_lines(self._request, keep=self.keep)
+        first = frontend.first_lines(self.second, cookie)
+        tail = frontend.connection_lines(self._request, client.served, keep=self.keep)
         client.write(answer.encode(first, tail, head_only=head_only))
 
     def _base(self) -> bytes:

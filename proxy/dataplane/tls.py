@@ -5,9 +5,10 @@ secrecy only; ALPN offers http/1.1 and nothing else (H74, H76).
 """
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from proxy.core.errors import ConfigError, Mistake
+from proxy.core.fields import host_and_port
 from proxy.core.settings import Tls
 
 # Suites of TLS 1.2 with forward secrecy and authenticated encryption (RFC 9325 section 4.2); those
@@ -17,35 +18,47 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 TICKETS = 1
 
 
-def server_context(certificates: Sequence[Tls], path: tuple[str | int, ...]) -> ssl.SSLContext:
-    """The context of a frontend; the first certificate serves names that no other has.
+class Certificates:
+    """The certificates of a frontend; the first one serves names that no other has.
 
+    Where there are several, a connection under ``default`` came without a name (SNI).
     ``path`` leads to the settings, for the mistakes of ConfigError.
     """
-    contexts = [_context(tls, path) for tls in certificates]
-    by_name = {
-        name.lower().rstrip("."): context
-        for tls, context in zip(certificates, contexts, strict=True)
-        for name in tls.names
-    }
-    default = contexts[0]
-    if len(contexts) > 1:
-        default.sni_callback = _chooser(by_name)
-    return default
 
+    __slots__ = ("_by_name", "_first", "default", "several")
 
-def _chooser(
-    by_name: dict[str, ssl.SSLContext],
-) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
-    def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-        if name is None:
-            return
+    def __init__(self, certificates: Sequence[Tls], path: tuple[str | int, ...]) -> None:
+        contexts = [_context(tls, path) for tls in certificates]
+        self._by_name = {
+            name.lower().rstrip("."): context
+            for tls, context in zip(certificates, contexts, strict=True)
+            for name in tls.names
+        }
+        self.default = self._first = contexts[0]
+        self.several = len(contexts) > 1
+        if self.several:
+            self.default = _context(certificates[0], path)
+            self.default.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        if name is not None:
+            connection.context = self._find(name) or self._first
+
+    def _find(self, name: str) -> ssl.SSLContext | None:
         name = name.lower().rstrip(".")
-        context = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
-        if context is not None:
-            connection.context = context
+        return self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
 
-    return choose
+    def misdirects(self, context: ssl.SSLContext | None, host: bytes | None) -> bool:
+        """Whether a request for ``host`` came with a certificate that is for others (421, H76).
+
+        ``context`` is the connection's. A host that no certificate names is served by any, and
+        so is a client that could not name one.
+        """
+        if context is self.default:
+            return False
+        parts = host_and_port(host) if host else None
+        right = None if parts is None else self._find(parts[0].decode("ascii"))
+        return right is not None and right is not context
 
 
 def _context(tls: Tls, path: tuple[str | int, ...]) -> ssl.SSLContext:

@@ -5,9 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.framing import (
-    CHUNK_EXTENSIONS,
     CHUNK_LINE,
-    TRAILERS,
     Body,
     ChunkedBody,
     FramingError,
@@ -43,7 +41,7 @@ def pieces(data: bytes, size: int = 1) -> list[bytes]:
 def refusal(parts: Iterable[bytes]) -> int:
     """The status with which a body in chunks is refused."""
     with pytest.raises(FramingError) as refused:
-        feed(ChunkedBody(), parts)
+        feed(ChunkedBody(LIMITS), parts)
     return refused.value.status
 
 
@@ -102,15 +100,15 @@ CHUNKED = [
 def test_chunks_cut_at_every_place(data: bytes, held: bytes) -> None:
     """Extensions and trailers are dropped, whatever their names; nothing behind is taken (H8)."""
     for place in range(len(data) + 1):
-        assert feed(ChunkedBody(), [data[:place], data[place:] + BEHIND]) == (held, BEHIND)
+        assert feed(ChunkedBody(LIMITS), [data[:place], data[place:] + BEHIND]) == (held, BEHIND)
     for size in (1, 2, 3):
-        assert feed(ChunkedBody(), pieces(data + BEHIND, size)) == (held, BEHIND)
+        assert feed(ChunkedBody(LIMITS), pieces(data + BEHIND, size)) == (held, BEHIND)
 
 
 @pytest.mark.parametrize(("data", "_"), CHUNKED)
 def test_truncated_chunks(data: bytes, _: bytes) -> None:
     """Without its last byte no body is complete (H11)."""
-    body = ChunkedBody()
+    body = ChunkedBody(LIMITS)
     feed(body, pieces(data[:-1]))
     assert not body.complete
 
@@ -153,7 +151,7 @@ def test_chunk_too_large(size: bytes) -> None:
 
 def test_largest_chunk() -> None:
     """A chunk below that limit is only a number (H35)."""
-    body = ChunkedBody()
+    body = ChunkedBody(LIMITS)
     assert body.feed(b"f" * 15 + b"\r\nab") == b"ab"
 
 
@@ -161,7 +159,7 @@ def test_largest_chunk() -> None:
 def test_long_chunk_line(size: int) -> None:
     """A chunk's line has its limit, also when it never ends (H6, H34)."""
     longest = b"1;" + b"x" * (CHUNK_LINE - 4) + b"\r\na\r\n0\r\n\r\n"
-    assert feed(ChunkedBody(), pieces(longest, max(size, 9))) == (b"a", b"")
+    assert feed(ChunkedBody(LIMITS), pieces(longest, max(size, 9))) == (b"a", b"")
     assert refusal(pieces(b"1;x" + longest[2:], max(size, 9))) == 400
     assert refusal(pieces(b"1;" + b"x" * 2 * CHUNK_LINE, max(size, 9))) == 400
 
@@ -169,20 +167,20 @@ def test_long_chunk_line(size: int) -> None:
 def test_many_chunk_extensions() -> None:
     """All extensions of a body together have their limit (H6)."""
     chunk = b"1;" + b"x" * 1023 + b"\r\na\r\n"
-    count = CHUNK_EXTENSIONS // 1024
-    assert feed(ChunkedBody(), [chunk * count, b"0\r\n\r\n"]) == (b"a" * count, b"")
+    count = LIMITS.chunk_extensions // 1024
+    assert feed(ChunkedBody(LIMITS), [chunk * count, b"0\r\n\r\n"]) == (b"a" * count, b"")
     assert refusal([chunk * count, b"0;\r\n\r\n"]) == 400
 
 
 @pytest.mark.parametrize("size", [1, 1000, 10**6])
 def test_long_trailers(size: int) -> None:
     """Trailers together have their limit, also when they never end (H34)."""
-    longest = b"0\r\nX: " + b"x" * (TRAILERS - 3) + b"\r\n\r\n"
-    assert feed(ChunkedBody(), pieces(longest, max(size, 99))) == (b"", b"")
+    longest = b"0\r\nX: " + b"x" * (LIMITS.trailers - 3) + b"\r\n\r\n"
+    assert feed(ChunkedBody(LIMITS), pieces(longest, max(size, 99))) == (b"", b"")
     for place in range(-4, 0):
-        assert feed(ChunkedBody(), [longest[:place], longest[place:]]) == (b"", b"")
-    assert refusal(pieces(longest.replace(b"X", b"XX"), max(size, 99))) == 400
-    assert refusal(pieces(b"0\r\n" + b"X: a\r\n" * TRAILERS, max(size, 99))) == 400
+        assert feed(ChunkedBody(LIMITS), [longest[:place], longest[place:]]) == (b"", b"")
+    assert refusal(pieces(longest.replace(b"X", b"XX"), max(size, 99))) == 431
+    assert refusal(pieces(b"0\r\n" + b"X: a\r\n" * LIMITS.trailers, max(size, 99))) == 431
 
 
 class CountedBody(ChunkedBody):
@@ -191,7 +189,7 @@ class CountedBody(ChunkedBody):
     __slots__ = ("steps",)
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(LIMITS)
         self.steps = 0
 
     def _framing(self, data: bytes, position: int) -> int:
@@ -219,7 +217,7 @@ def test_tiny_chunks_are_linear(size: int) -> None:
 def test_chunks_are_read_back(parts: list[bytes], size: int) -> None:
     """What is encoded as chunks is read as the same bytes, in whatever pieces it comes (P6)."""
     data = b"".join(encode(part, last=False) for part in parts) + encode(b"", last=True)
-    assert feed(ChunkedBody(), pieces(data + BEHIND, size)) == (b"".join(parts), BEHIND)
+    assert feed(ChunkedBody(LIMITS), pieces(data + BEHIND, size)) == (b"".join(parts), BEHIND)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -235,7 +233,7 @@ def test_any_bytes_in_chunks(data: bytes, size: int) -> None:
     """Whatever comes is delimited or refused, the same way in one piece and in many (H5)."""
     outcomes = []
     for parts in ([data], pieces(data, size)):
-        body = ChunkedBody()
+        body = ChunkedBody(LIMITS)
         try:
             held, rest = feed(body, parts)
         except FramingError as error:
@@ -279,7 +277,7 @@ def test_request_body(line: bytes, kind: type[Body] | None, method: bytes) -> No
         data = method + b" / HTTP/" + version + b"\r\nHost: a\r\n" + line + b"\r\n\r\n"
         found = read_request_head(data, LIMITS)
         assert found is not None
-        body = request_body(found[0])
+        body = request_body(found[0], LIMITS)
         assert type(body) is (kind or type(None))
         assert not isinstance(body, LengthBody) or body.remaining == 5
 
@@ -307,4 +305,4 @@ def test_response_body(status: int, method: bytes, line: bytes, kind: type[Body]
     """HEAD, 1xx, 204 and 304 have none, the others by length, chunks or close (P6, H44)."""
     found = read_response_head(b"HTTP/1.1 %d X\r\n%b\r\n\r\n" % (status, line), LIMITS)
     assert found is not None
-    assert type(response_body(found[0], method)) is (kind or type(None))
+    assert type(response_body(found[0], method, LIMITS)) is (kind or type(None))

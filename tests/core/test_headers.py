@@ -113,8 +113,16 @@ def test_hop_by_hop_fields(line: str, apache: bool) -> None:
 @pytest.mark.parametrize("apache", [False, True])
 def test_fields_named_in_connection(apache: bool) -> None:
     """Fields that any Connection line names go, in any case of letters (R5, H40)."""
-    head = request("X-A: 1", "Connection: x-a ,Cookie", "Cookie: a", "connection: X-B", "x-b: 2")
+    head = request("X-A: 1", "Connection: x-a ,X-C", "X-C: a", "connection: X-B", "x-b: 2")
     assert [line for line in sent(head, forwarded(apache=apache)) if line not in OURS] == []
+
+
+@pytest.mark.parametrize("line", ["Cookie: a", "Authorization: Basic YTpi", "Origin: null"])
+def test_security_named_in_connection(line: str) -> None:
+    """What tells who asks can't be stripped by naming it; Apache strips it (R5, H14)."""
+    head = request(line, f"Connection: {line.partition(':')[0]}")
+    assert sent(head)[0] == line
+    assert line not in sent(head, forwarded(apache=True))
 
 
 @pytest.mark.parametrize("apache", [False, True])
@@ -149,12 +157,27 @@ def test_client_values_named_in_connection() -> None:
         "If-Modified-Since: x",
         "Accept-Encoding: gzip",
         "X-Forwarded-For-Real: a",
-        "X_Forwarded_For: a",
+        "X_Forwarded_For_Real: a",
+        "X_A: a",
     ],
 )
 def test_kept_fields(line: str, apache: bool) -> None:
     """Everything else is passed on (R6, R8)."""
     assert sent(request(line), forwarded(apache=apache))[0] == line
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("X_Forwarded_For: a", "X-Forwarded_For: a", "CONTENT_LENGTH: 5", "x_real_ip: a"),
+        *("Transfer_Encoding: chunked", "X_Forwarded-Proto: https", "Content_Type: a"),
+    ],
+)
+def test_underscore_twins(line: str, trusted: bool) -> None:
+    """What a CGI program takes for a field of ours is dropped; Apache passes it on (H23)."""
+    assert sent(request(line), forwarded(trusted=trusted)) == OURS
+    assert sent(request(line), forwarded(apache=True, trusted=trusted))[0] == line
 
 
 def test_nothing_is_invented() -> None:
@@ -445,7 +468,7 @@ def test_hop_by_hop_fields_of_a_member(line: str) -> None:
 
 
 def test_fields_that_a_member_names_in_connection() -> None:
-    """Fields named there go, cookies among them, but for the length (P5, H14, H40)."""
+    """Fields named there go, but for the length and what protects (P5, H14, H40)."""
     head = response(
         "X-A: 1",
         "Connection: x-a, Content-Length",
@@ -454,8 +477,9 @@ def test_fields_that_a_member_names_in_connection() -> None:
         "connection: SET-COOKIE",
         "B: c",
     )
-    assert passed(head) == ["Content-Length: 5", "B: c"]
-    assert passed(head, length=False) == ["B: c"]
+    assert passed(head) == ["Content-Length: 5", "B: c", "Set-Cookie: a=b"]
+    assert passed(head, length=False) == ["B: c", "Set-Cookie: a=b"]
+    assert passed(head, Rewriting((), {}, {}, apache=True)) == ["Content-Length: 5", "B: c"]
 
 
 def test_length() -> None:

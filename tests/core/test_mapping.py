@@ -69,10 +69,40 @@ from proxy.core.settings import Mapping as MappingSettings
 )
 def test_path_is_cleaned_up(target: bytes, forwarded: bytes) -> None:
     """The path is decoded, normalised and encoded again, the query left alone (R23, H26)."""
-    read = read_target(target)
+    read = read_target(target, True)
     assert read.text == forwarded
     assert read.path + read.query == forwarded
     assert read.query[:1] in (b"?", b"")
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "text"),
+    [
+        (b"/a%2Bb?%2B", b"/a+b", b"/a%2Bb?%2B"),
+        (b"/%41%7e~", b"/A~~", b"/%41%7e~"),
+        (b"/%c3%a4", b"/%C3%A4", b"/%c3%a4"),
+        (b"/\xe4", b"/%E4", b"/\xe4"),
+        (b"//a//b", b"/a/b", b"//a//b"),
+        (b"/a/./b%7E", b"/a/b~", b"/a/b~"),
+        (b"/a/../b?/../", b"/b", b"/b?/../"),
+        (b"/a/b/..", b"/a/", b"/a/"),
+        (b"/a.%2e", b"/a..", b"/a.%2e"),
+        (b"http://h/%41", b"/A", b"/%41"),
+    ],
+)
+def test_spelling_stays(target: bytes, path: bytes, text: bytes) -> None:
+    """The member gets the client's spelling, except with dot segments (H25, H26)."""
+    read = read_target(target)
+    assert (read.path, read.text) == (path, text)
+
+
+@pytest.mark.parametrize("target", [b"/a/%2e%2e/b", b"/a/.%2E/b", b"/a/%2e", b"/%2E/a"])
+def test_hidden_dot_segments(target: bytes) -> None:
+    """Dot segments that a member might or might not see are refused; Apache sees them (H26)."""
+    with pytest.raises(ClientError) as refused:
+        read_target(target)
+    assert refused.value.status == 400
+    assert b"." not in read_target(target, True).text
 
 
 @pytest.mark.parametrize(
@@ -213,7 +243,22 @@ def test_path_on_the_member(
     prefix: str, to: str | None, path: bytes, base: bytes, member_path: bytes
 ) -> None:
     """The prefix is replaced as text, the path of the member's URL goes first (R26, R27)."""
-    assert mapping(prefix, to=to).member_path(path, base) == member_path
+    assert mapping(prefix, to=to).member_path(read_target(path), base) == member_path
+
+
+@pytest.mark.parametrize(
+    ("prefix", "to", "path", "member_path"),
+    [
+        ("/app", "/webaccess", b"/%61pp/x%2b?%61", b"/webaccess/x+?%61"),
+        ("/app", "/webaccess", b"//app/x", b"/webaccess/x"),
+        ("/app", "/webaccess", b"/app//x%2b", b"/webaccess//x%2b"),
+    ],
+)
+def test_prefix_spelled_oddly(prefix: str, to: str, path: bytes, member_path: bytes) -> None:
+    """A prefix that the client spelled its own way is replaced in the canonical path (H26)."""
+    target = read_target(path)
+    assert mapping(prefix, to=to).fits(target.path)
+    assert mapping(prefix, to=to).member_path(target, b"") == member_path
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
+import re
 from typing import Any
 
 import pytest
 
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import SessionCookie as SessionCookieSettings
-from proxy.core.sticky import RewriteRules, SessionCookie, StickySession, expires
+from proxy.core.sticky import RewriteRules, SessionCookie, StickySession, expires, signature
 
 # 13:15:57 GMT; an hour later is the date in the example of C1.
 SECOND = 1795353357
@@ -324,3 +325,61 @@ def test_rules_for_failover() -> None:
 def test_rules_know_the_separator(separator: str, value: bytes) -> None:
     """Whatever separates prefix and route, the cookie that was set is renewed (C9, S10)."""
     assert rules(sticky_separator=separator).route(b"BALANCEME=" + value) == b"server1"
+
+
+# --- signed routes -----------------------------------------------------------------------------
+
+NEW, OLD, OTHER = "a secret that is new", "a secret that is old", "a secret of others"
+
+
+def signed(*secrets: str) -> tuple[StickySession, bytes]:
+    """A finder with these secrets, and the cookie that is set with the first of them."""
+    settings = balancer_settings(session_cookie={"secret": secrets})
+    assert settings.session_cookie is not None
+    cookie = SessionCookie(settings.session_cookie, "BALANCEME", ".")
+    line = cookie.line(b"server1", 0, tls=True).removeprefix(b"Set-Cookie: ")
+    return StickySession(settings), line.partition(b";")[0]
+
+
+def test_signed_route_is_read_back() -> None:
+    """What we signed we believe, in cookie and URL, however often it comes."""
+    sticky, cookie = signed(NEW)
+    assert re.fullmatch(rb"BALANCEME=balancer\.server1~[\w-]{22}", cookie)
+    for _ in range(3):
+        assert sticky.session_route(b"/", b"a=b; " + cookie) == b"server1"
+        assert sticky.session_route(b"/?" + cookie, None) == b"server1"
+    assert sticky.forged == 0
+
+
+def test_rotation() -> None:
+    """A second secret verifies what was signed before, and signs nothing."""
+    sticky, cookie = signed(NEW, OLD)
+    _, old = signed(OLD)
+    assert sticky.session_route(b"/", old) == b"server1"
+    assert cookie == signed(NEW)[1] != old
+
+
+def test_forged_routes_count_as_none() -> None:
+    """A route without a valid signature is none, and counted each time."""
+    sticky, cookie = signed(NEW)
+    route, _, signature = cookie.partition(b"~")
+    forged = [
+        route,
+        route + b"~",
+        route + b"~" + signature[:-1],
+        route + b"~" + signature + b"A",
+        route + b"~" + signature.swapcase(),
+        cookie.replace(b"server1", b"server2"),
+        signed(OTHER)[1],
+    ]
+    for number, value in enumerate(forged * 2):
+        assert sticky.session_route(b"/", value) is None
+        assert sticky.session_route(b"/?" + value, cookie) is None  # the URL wins (S2)
+        assert sticky.forged == 2 * number + 2
+    assert sticky.session_route(b"/", b"BALANCEME=balancer") is None
+    assert sticky.forged == 2 * len(forged * 2)
+
+
+def test_signature_is_for_one_cookie() -> None:
+    """What is signed for one balancer's cookie is nothing to another's."""
+    assert signature(NEW, "A", b"server1") != signature(NEW, "B", b"server1")

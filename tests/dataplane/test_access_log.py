@@ -152,6 +152,20 @@ def test_secrets_are_not_written(make_stage: MakeStage, top: dict[str, object]) 
     assert "?sessionid=...&a=seen&passwd=...&Token=... HTTP/1.1" in line
 
 
+@pytest.mark.parametrize("top", [{}, JSON], ids=["combined", "json"])
+def test_passwords_before_a_host_are_not_written(
+    make_stage: MakeStage, top: dict[str, object]
+) -> None:
+    """An address may hold a name and password of its own (H86, RFC 3986 section 3.2.1)."""
+    stage = make_stage(top=top)
+    line = log_line(stage, b"GET / HTTP/1.1", b"Referer: https://user:hidden@seen/a@b\r\n")
+    assert '"https://...@seen/a@b"' in line
+    client = stage.client()
+    client.send(request(b"GET http://user:hidden@seen/ HTTP/1.1"))
+    assert "hidden" not in stage.log.lines[-1]
+    assert "GET http://...@seen/ HTTP/1.1" in stage.log.lines[-1]
+
+
 def test_secrets_of_refused_requests_are_not_written(stage: Stage) -> None:
     """The same for what could not be read (H86)."""
     client = stage.client()

@@ -22,7 +22,7 @@ from tests.dataplane.messages import (
     request,
     response,
 )
-from tests.fakes import Peer, Script, Stage
+from tests.fakes import Peer, Script, Stage, unchunked
 
 POST = b"POST / HTTP/1.1"
 LARGE = b"x" * 20000
@@ -198,12 +198,102 @@ def test_body_after_continue_has_its_time(stage: Stage) -> None:
     member.send(CONTINUE)
     client.take()
     stage.advance(19)
-    client.send(b"a")
-    stage.advance(19)
     assert client.take() == b""
     stage.advance(2)
     assert own(client)[0] == 408
     assert not member.open
+
+
+@pytest.mark.parametrize("framing", [length(b"x" * 200000), CHUNKED])
+def test_steady_body_may_take_hours(stage: Stage, framing: bytes) -> None:
+    """Who brings 500 bytes a second is never too slow, who brings more may pause as well (H70)."""
+    client = stage.client()
+    client.send(request(POST, framing))
+    stage.advance(1.5)
+    member = stage.accept()
+    data = b"x" * 2000 if framing != CHUNKED else b"7d0\r\n" + b"x" * 2000 + b"\r\n"
+    for number in range(90):
+        stage.advance(2 if number % 30 else 19)
+        client.send(data)
+    assert client.open
+    assert member.open
+    assert client.take() == b""
+
+
+@pytest.mark.parametrize("piece", [b"x", b"x" * 400])
+def test_trickling_body(stage: Stage, piece: bytes) -> None:
+    """Who brings less, however regularly, gets 408, and its member is free again (H70)."""
+    client = stage.client()
+    client.send(request(POST, length(b"x" * 100000)))
+    stage.advance(1.5)
+    member = stage.accept()
+    seconds = 0
+    while client.open and seconds < 300:
+        client.send(piece)
+        stage.advance(1)
+        seconds += 1
+    assert own(client)[0] == 408
+    assert not member.open
+    assert 20 <= seconds <= (22 if len(piece) == 1 else 110)
+
+
+@pytest.mark.parametrize("size", [3, 50000])
+def test_body_up_to_the_limit(size: int) -> None:
+    """A mapping's max_body lets pass what is just as large (H33)."""
+    body = b"x" * size
+    for data in (request(POST, length(body), body), request(POST, CHUNKED, chunks(body))):
+        stage = Stage(mapping={"max_body": size})
+        client = stage.client()
+        client.send(data)
+        member = stage.accept()
+        assert body in b"".join(unchunked(member.take()))
+        member.send(response())
+        assert client.take().startswith(b"HTTP/1.1 200 ")
+        stage.end()
+        stage.close()
+
+
+@pytest.mark.parametrize("size", [3, 50000])
+def test_body_beyond_the_limit(size: int) -> None:
+    """A larger one gets 413, at once if it says so, and no member ever sees its end (H33)."""
+    body = b"x" * (size + 1)
+    for data in (request(POST, length(body)), request(POST, CHUNKED, chunks(body))):
+        stage = Stage(mapping={"max_body": size})
+        client = stage.client()
+        client.send(data)
+        assert stage.openings == []
+        assert own(client)[0] == 413
+        assert not client.open
+        stage.end()
+        stage.close()
+
+
+def test_body_grows_beyond_the_limit() -> None:
+    """A member that has a part of it loses its connection without the end (H11, H33)."""
+    stage = Stage(mapping={"max_body": "50k"})
+    client = stage.client()
+    client.send(request(POST, CHUNKED) + chunks(b"x" * 30000)[:-5])
+    member = stage.accept()
+    client.send(chunks(b"x" * 30000))
+    assert own(client)[0] == 413
+    assert not member.open
+    assert not member.take().endswith(b"0\r\n\r\n")
+    stage.end()
+    stage.close()
+
+
+def test_body_grows_beyond_the_limit_after_an_answer() -> None:
+    """When an answer is under way already, the client is cut off."""
+    stage = Stage(mapping={"max_body": "50k"})
+    client = stage.client()
+    client.send(request(POST, CHUNKED) + chunks(b"x" * 30000)[:-5])
+    member = stage.accept()
+    member.send(response(body=b"abc")[:-1])
+    client.send(chunks(b"x" * 30000))
+    assert not client.open
+    assert not member.open
+    stage.end()
+    stage.close()
 
 
 # --- early answers -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from proxy.core.errors import ConfigError
 from proxy.core.settings import Tls
-from proxy.dataplane.tls import server_context
+from proxy.dataplane.tls import Certificates
 
 PATH = ("frontends", 0, "tls")
 
@@ -71,7 +71,7 @@ def handshake(
 
 def test_agrees_on_tls_1_3_and_http_1_1(authority: Authority) -> None:
     """TLS 1.3 is agreed on, ALPN is http/1.1 and nothing else (H74, H76)."""
-    server = server_context([authority.certificate("proxy.example")], PATH)
+    server = Certificates([authority.certificate("proxy.example")], PATH).default
     client = authority.client()
     client.set_alpn_protocols(["h2", "http/1.1"])
     end, _ = handshake(server, client, "proxy.example")
@@ -81,7 +81,7 @@ def test_agrees_on_tls_1_3_and_http_1_1(authority: Authority) -> None:
 
 def test_never_selects_h2(authority: Authority) -> None:
     """A client that offers h2 alone gets no protocol (H76)."""
-    server = server_context([authority.certificate("proxy.example")], PATH)
+    server = Certificates([authority.certificate("proxy.example")], PATH).default
     client = authority.client()
     client.set_alpn_protocols(["h2"])
     end, _ = handshake(server, client, "proxy.example")
@@ -90,7 +90,7 @@ def test_never_selects_h2(authority: Authority) -> None:
 
 def test_tls_1_2_has_forward_secrecy(authority: Authority) -> None:
     """TLS 1.2 is spoken with ephemeral keys and authenticated encryption only (H74)."""
-    server = server_context([authority.certificate("proxy.example")], PATH)
+    server = Certificates([authority.certificate("proxy.example")], PATH).default
     client = authority.client()
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     end, _ = handshake(server, client, "proxy.example")
@@ -106,7 +106,7 @@ def test_tls_1_2_has_forward_secrecy(authority: Authority) -> None:
 def test_min_version(authority: Authority) -> None:
     """With min_version 1.3 an older client is refused (H74)."""
     tls = authority.certificate("proxy.example").model_copy(update={"min_version": "1.3"})
-    server = server_context([tls], PATH)
+    server = Certificates([tls], PATH).default
     client = authority.client()
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
@@ -115,7 +115,7 @@ def test_min_version(authority: Authority) -> None:
 
 def test_options(authority: Authority) -> None:
     """No compression, no renegotiation, one ticket (H74, P10)."""
-    server = server_context([authority.certificate("proxy.example")], PATH)
+    server = Certificates([authority.certificate("proxy.example")], PATH).default
     assert server.options & ssl.OP_NO_COMPRESSION
     assert server.options & ssl.OP_NO_RENEGOTIATION
     assert server.num_tickets == 1
@@ -137,7 +137,7 @@ def test_certificate_by_name(authority: Authority, asked: str | None, served: st
     """A name gets its own certificate, any other the first; neither is an error (H76, L13)."""
     first = authority.certificate("one.example")
     second = authority.certificate("two.example", "*.two.example")
-    server = server_context([first, second], PATH)
+    server = Certificates([first, second], PATH).default
     client = authority.client()
     client.check_hostname = False
     end, _ = handshake(server, client, asked)
@@ -163,7 +163,7 @@ def test_encrypted_key(authority: Authority, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret\nsecond line\n", encoding="utf-8")
     tls = encrypted(tmp_path, authority.certificate("proxy.example"))
-    server = server_context([tls.model_copy(update={"password_file": str(password)})], PATH)
+    server = Certificates([tls.model_copy(update={"password_file": str(password)})], PATH).default
     handshake(server, authority.client(), "proxy.example")
 
 
@@ -185,7 +185,7 @@ def test_mistakes_are_named(authority: Authority, tmp_path: Path) -> None:
     }
     for words, tls in cases.items():
         with pytest.raises(ConfigError, match=words) as caught:
-            server_context([tls], PATH)
+            Certificates([tls], PATH)
         (mistake,) = caught.value.mistakes
         assert mistake.path == PATH
         assert "secret" not in mistake.message

@@ -118,7 +118,8 @@ def shake(
 
 def answer_of(client: ssl.SSLSocket) -> bytes:
     """What comes in answer to a request, up to the end that TLS itself announces."""
-    client.sendall(request("/", "Connection: close"))
+    host = client.server_hostname or NAME
+    client.sendall(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode())
     data = b""
     while piece := client.recv(65_536):
         data += piece
@@ -444,3 +445,41 @@ def test_key_material_is_not_logged(site: Proxy) -> None:
     said = site.stderr() + site.stdout()
     assert PASSWORD not in said
     assert "PRIVATE KEY" not in said
+
+
+# --- names that differ ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "status"),
+    [
+        (NAME, NAME, 200),
+        (NAME, "webmail.example.org", 200),
+        (NAME, "Webmail.Example.ORG.:443", 200),
+        (NAME, "elsewhere.example.com", 200),
+        (NAME, "a.example.net", 421),
+        ("a.example.net", "b.example.net", 200),
+        ("a.example.net", NAME, 421),
+        ("default.example.org", NAME, 421),
+        ("default.example.org", "default.example.org", 200),
+        (None, NAME, 200),
+        (None, "a.example.net", 200),
+    ],
+)
+def test_host_of_another_certificate(
+    name: str | None, host: str, status: int, site: Proxy, authority: Authority
+) -> None:
+    """Who asked for one certificate's name gets nothing of another's (421, RFC 9110 15.5.20, H76).
+
+    Names that no certificate has, and clients that name none, are served.
+    """
+    context = authority.trust()
+    if name is None:
+        context.check_hostname = False
+    with shake(site, context, name) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode())
+        assert client.recv(65536).startswith(b"HTTP/1.1 %d " % status)
+        # The connection stays, for its own names.
+        own = (name or host).encode()
+        client.sendall(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % own)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")

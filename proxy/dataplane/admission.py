@@ -1,0 +1,81 @@
+"""How many clients may be connected at a time, in all and from one address (H39).
+
+A connection beyond either is refused at once, before anything is spent on it, while those that are
+there go on. An IPv6 client counts by its network of 64 bits, of which it has every address.
+"""
+
+import errno
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+from proxy.dataplane.notices import Notice
+
+# What says that the system has nothing left for another connection: nobody's fault but our own.
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class Admission:
+    """The clients' connections of a worker, counted."""
+
+    __slots__ = ("_by_address", "_exempt", "_full", "_per_address", "_too_many", "count", "most")
+
+    def __init__(
+        self,
+        most: int,
+        per_address: int | None = None,
+        exempt: Sequence[IPv4Network | IPv6Network] = (),
+    ) -> None:
+        self.most = most
+        self._per_address = per_address
+        self._exempt = exempt
+        self.count = 0
+        self._by_address: dict[str, int] = {}
+        self._full = Notice("connections refused: max_connections is %d", most)
+        self._too_many = Notice(
+            "connections refused: max_connections_per_address is %d", per_address
+        )
+
+    @property
+    def notices(self) -> tuple[Notice, Notice]:
+        """What is said of refused connections."""
+        return self._full, self._too_many
+
+    def admit(self, address: str) -> bool:
+        """Whether one more connection from ``address`` is let in; it counts until ``leave``."""
+        if self.count >= self.most:
+            self._full.happened()
+            return False
+        if self._per_address is not None:
+            key = self._key(address)
+            there = self._by_address.get(key, 0)
+            if key and there >= self._per_address:
+                self._too_many.happened()
+                return False
+            self._by_address[key] = there + 1
+        self.count += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """A connection from ``address`` that was let in has ended."""
+        self.count -= 1
+        if self._per_address is None:
+            return
+        key = self._key(address)
+        there = self._by_address[key] - 1
+        if there:
+            self._by_address[key] = there
+        else:
+            del self._by_address[key]
+
+    def _key(self, address: str) -> str:
+        """Under what an address counts; empty for those without a limit of their own."""
+        try:
+            found = ip_address(address.partition("%")[0])
+        except ValueError:
+            return ""
+        if any(found in network for network in self._exempt if network.version == found.version):
+            return ""
+        return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
+
+    def __repr__(self) -> str:
+        return f"<Admission {self.count} of {self.most}>"
