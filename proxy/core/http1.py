@@ -107,10 +107,10 @@ def _refuse_endless(data: bytes, start: int, scanned: int, limits: Limits) -> No
         raise ClientError(414, "request line too long")
     if len(data) - start > limits.head:
         raise ClientError(limits.status, "head too large")
-    if _BARE_LF.search(data, max(start, scanned - 1)):
-        raise ClientError(400, "line without CR")
     if line_end >= 0:
         request_line(data[start:line_end])
+    if _BARE_LF.search(data, max(start, scanned - 1)):
+        raise ClientError(400, "line without CR")
 
 
 def _refuse_large(text: bytes, limits: Limits) -> None:

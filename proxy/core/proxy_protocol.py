@@ -75,7 +75,14 @@ def _read_line(data: bytes) -> Ends | None:
     versions = {ip_address(source).version, ip_address(destination).version}
     if versions != {{"TCP4": 4, "TCP6": 6}.get(family)} or len(ports) != 2:
         raise ValueError(data)
-    return Ends(source, _port(ports[0]), destination, _port(ports[1]))
+    return Ends(_plain(source), _port(ports[0]), _plain(destination), _port(ports[1]))
+
+
+def _plain(address: str | bytes) -> str:
+    """An address in its usual spelling, one of IPv4 in IPv6's clothes without them."""
+    found = ip_address(address)
+    mapped = found.ipv4_mapped if found.version == 6 else None
+    return str(mapped or found)
 
 
 def _port(word: str) -> int:
@@ -94,7 +101,7 @@ def _read_binary(data: bytes) -> Ends | None:
     if command == 0 or addresses is None:
         return None
     source, destination, *ports = addresses.unpack_from(data, _FIXED)
-    return Ends(str(ip_address(source)), ports[0], str(ip_address(destination)), ports[1])
+    return Ends(_plain(source), ports[0], _plain(destination), ports[1])
 
 
 def line(ends: Ends) -> bytes:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.core.balancer import Choice, Session
 from proxy.core.heads import RequestHead
-from proxy.core.pages import OwnAnswer
 from proxy.core.placement import Placement
 from proxy.core.settings import LogFormat
 from proxy.dataplane.clock import Clock
@@ -75,7 +74,8 @@ class Refusal(NamedTuple):
     client: bytes
     second: int
     line: bytes
-    answer: OwnAnswer
+    status: int
+    body_sent: int
 
 
 class AccessLog:
@@ -165,7 +165,7 @@ class AccessLog:
         return (
             f"{refusal.client.decode()} - - [{self._clock.log_time(refusal.second)}]"
             f' "{combined_text(without_secrets(refusal.line))}"'
-            f' {refusal.answer.status} {len(refusal.answer.body)} "-" "-"'
+            f' {refusal.status} {refusal.body_sent or "-"} "-" "-"'
             f" {NO_SESSION} first_byte=0 total=0\n"
         )
 
@@ -197,7 +197,7 @@ def _json_refused(refusal: Refusal) -> str:
     return (
         f'{{"time": {refusal.second}.000, "client": "{refusal.client.decode()}",'
         f' "request": "{json_text(without_secrets(refusal.line))}",'
-        f' "status": {refusal.answer.status}, "bytes": {len(refusal.answer.body)}}}\n'
+        f' "status": {refusal.status}, "bytes": {refusal.body_sent}}}\n'
     )
 
 

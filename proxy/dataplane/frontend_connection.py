@@ -83,15 +83,13 @@ class FrontendConnection(asyncio.Protocol):
         # the client's; where a PROXY preamble announced it, both ends of its connection
         self.address = address
         self.ends = ends
-        # whether it counts among those connected
+        # whether it counts among those connected, and what secures it
         self._admitted = True
-        # what secures it
         self.context: ssl.SSLContext | None = None
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.gate: Gate = cast(Gate, None)
         self.forwarded: Forwarded = cast(Forwarded, None)
         self.served = 0
-        # whether another request may follow
         self.may_keep = not frontend.stopping.is_set()
         self.half_closed = False
         self.blocked = False
@@ -298,11 +296,14 @@ class FrontendConnection(asyncio.Protocol):
             return
         second = int(self.frontend.clock.wall())
         answer = OwnAnswer(error.status)
-        first = self.frontend.first_lines(second, b"")
-        self.write(answer.encode(first, b"Connection: close\r\n", head_only=False))
         # One line, whatever ended it: field lines hold what no log may (H86).
         line = line or next(iter(self._buffer[self._position :].lstrip(b"\r\n").splitlines()), b"")
-        self.frontend.access_log.refused(Refusal(self.forwarded.client, second, line, answer))
+        head_only = line.startswith(b"HEAD ")
+        sent = 0 if head_only else len(answer.body)
+        first = self.frontend.first_lines(second, b"")
+        self.write(answer.encode(first, b"Connection: close\r\n", head_only=head_only))
+        refusal = Refusal(self.forwarded.client, second, line, answer.status, sent)
+        self.frontend.access_log.refused(refusal)
         self._buffer = b""
         self.exchange = None
         self.close()

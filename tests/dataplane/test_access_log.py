@@ -221,7 +221,7 @@ def filled(disk: Disk, count: int) -> AccessLog:
     """A log with so many lines of refusals."""
     log = AccessLog(disk.write, LogFormat.COMBINED, FakeClock())
     for number in range(count):
-        log.refused(Refusal(b"192.0.2.1", 0, b"%d" % number, OwnAnswer(400)))
+        log.refused(Refusal(b"192.0.2.1", 0, b"%d" % number, 400, 9))
     return log
 
 
@@ -264,7 +264,7 @@ def test_full_disk_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     log = filled(disk, 1)
     for full in (True, True, False, True):
         disk.full = full
-        log.refused(Refusal(b"192.0.2.1", 0, b"-", OwnAnswer(400)))
+        log.refused(Refusal(b"192.0.2.1", 0, b"-", 400, 9))
         log.flush()
     messages = [record.getMessage() for record in caplog.records]
     assert messages == 2 * [
@@ -279,6 +279,6 @@ def test_no_log(stage: Stage) -> None:
     log = AccessLog(None, LogFormat.COMBINED, stage.clock)
     stage.client().send(request(b"OPTIONS * HTTP/1.1"))
     log.exchange(stage.log.exchanges[0], 0.0)
-    log.refused(Refusal(b"192.0.2.1", 0, b"-", OwnAnswer(400)))
+    log.refused(Refusal(b"192.0.2.1", 0, b"-", 400, 9))
     log.flush()
     assert repr(log) == "<AccessLog 0 lines waiting>"

@@ -633,3 +633,13 @@ def test_repr_tells_the_phase(stage: Stage) -> None:
 def test_tls_linger_is_longer() -> None:
     """Over TLS what waits in the lower transport can't be seen, so it gets more time (H77)."""
     assert TLS_LINGER > LINGER
+
+
+def test_refused_head_request_gets_no_page(stage: Stage) -> None:
+    """What a refused HEAD gets ends with the head; its length is that of the page (H44)."""
+    client = stage.client()
+    client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n")
+    answer = client.take()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n")
+    assert '400 - "-"' in stage.log.lines[0]

@@ -11,13 +11,13 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from proxy.core import fields, heads, http1, mapping
+from proxy.core import fields, heads, http1, mapping, proxy_protocol
 from proxy.core.errors import ClientError, MemberError
 from proxy.core.framing import ChunkedBody, FramingError, encode
 from proxy.core.headers import Forwarded, client_lines, framing_line, member_request, own_start
 from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.http1 import Limits, read_request_head, read_response_head
-from proxy.core.mapping import read_target
+from proxy.core.mapping import canonical_path, read_target
 from proxy.core.rewriting import Rewriting
 from proxy.core.settings import Balancer
 from proxy.core.sticky import StickySession
@@ -223,7 +223,7 @@ def chunks(data: bytes) -> None:
 
 def _chunks(pieces: list[bytes]) -> tuple[bytes, int | None] | None:
     """The data and where the body ends, None while it hasn't ended; None for a refusal."""
-    body, held, taken = ChunkedBody(), b"", 0
+    body, held, taken = ChunkedBody(WIDE), b"", 0
     for piece in pieces:
         taken += len(piece)
         try:
@@ -239,13 +239,18 @@ _SEGMENT = re.compile(rb"(?:[A-Za-z0-9!$&'()*+,;=:@._~-]|%[0-9A-F]{2})*")
 
 
 def target(data: bytes) -> None:
-    """A request's target: one canonical path however it is spelled, the query untouched."""
+    """A request's target: one canonical path however it is spelled, the query untouched.
+
+    What the member gets leads to the same canonical path, and is the client's own spelling unless
+    that has dot segments, or the mode is Apache's.
+    """
     forget()
-    _, data = manner(data)
+    how, data = manner(data)
+    apache = bool(how.flags & 1)
     if re.fullmatch(rb"[^\x00-\x20\x7f]+", data) is None:
         return  # no target, as the request line's reader sees to
     try:
-        found = read_target(data)
+        found = read_target(data, apache)
     except ClientError:
         return
     path, mark, query = data.partition(b"?")
@@ -256,8 +261,11 @@ def target(data: bytes) -> None:
     else:
         assert found.host is None
     assert found.query == mark + query
-    assert found.text == found.path + found.query
-    assert found.path == read_target(found.path).path, "canonical in one step"
+    sent = found.text.removesuffix(found.query)
+    dots = not {b".", b".."}.isdisjoint(path.split(b"/"))
+    assert sent == (found.path if apache or dots else path or b"/")
+    assert found.path == canonical_path(sent), "canonical in one step"
+    assert found.path == canonical_path(found.path)
     segments = found.path.split(b"/")
     assert segments[0] == b""
     assert all(map(_SEGMENT.fullmatch, segments))
@@ -313,6 +321,25 @@ def cookie_route(data: bytes) -> None:
         assert found == (readers.cookie_route(cookie, name, mark) if blank else None)
 
 
+def preamble(data: bytes) -> None:
+    """A PROXY preamble: taken to its end and no further, and read back when it is written."""
+    taken = b""
+    try:
+        while count := proxy_protocol.missing(taken):
+            assert 0 < count <= 4096
+            if len(data) - len(taken) < count:
+                return
+            taken = data[: len(taken) + count]
+        ends = proxy_protocol.read(taken)
+    except ClientError:
+        return
+    assert data.startswith(taken)
+    assert taken[:1] != b"P" or (taken.endswith(b"\r\n") and taken.count(b"\n") == 1)
+    if ends is not None:
+        assert proxy_protocol.read(proxy_protocol.line(ends)) == ends
+        assert proxy_protocol.read(proxy_protocol.binary(ends)) == ends
+
+
 def conversation(data: bytes) -> None:
     """A client and members that say anything: see ``tests.fuzz.conversation``."""
     forget()
@@ -326,5 +353,6 @@ TARGETS: dict[str, Target] = {
     "chunks": chunks,
     "target": target,
     "cookie_route": cookie_route,
+    "preamble": preamble,
     "conversation": conversation,
 }

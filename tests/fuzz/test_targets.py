@@ -23,6 +23,7 @@ RUNS = {
     "chunks": 20000,
     "target": 20000,
     "cookie_route": 20000,
+    "preamble": 20000,
     "conversation": 4000,
 }
 # The corpus stays small enough to be read, and to be replayed each time.
