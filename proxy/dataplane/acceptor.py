@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from typing import NamedTuple
 
 from proxy.core import proxy_protocol
@@ -28,6 +29,8 @@ BATCH = 8
 # How long, in seconds, nothing is accepted while the system has nothing left for a connection.
 # Precedents: asyncio 1 s, nginx 0.5 s.
 PAUSE = 0.5
+# For how long, in seconds, accepting must have gone well before it is said to be over.
+RECOVERY = 2.0
 
 
 class Security(NamedTuple):
@@ -45,7 +48,8 @@ class Acceptor:
         "_frontend",
         "_handshakes",
         "_loop",
-        "_paused",
+        "_timer",
+        "_troubled",
         "_security",
         "_socket",
     )
@@ -63,7 +67,9 @@ class Acceptor:
         self._frontend = frontend
         self._security = security
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._paused: asyncio.TimerHandle | None = None
+        # whether the system had no room lately, and what comes next then
+        self._troubled = False
+        self._timer: asyncio.TimerHandle | None = None
         self._announced_badly = Notice("connections closed: no valid PROXY preamble")
 
     @property
@@ -77,8 +83,8 @@ class Acceptor:
 
     def close(self) -> None:
         """Accept nothing more; handshakes under way may end."""
-        if self._paused is not None:
-            self._paused.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop.remove_reader(self._socket)
         self._socket.close()
 
@@ -100,20 +106,31 @@ class Acceptor:
                 Announcement(self, self._frontend, sock, address[0])
             else:
                 self.serve(sock, address[0], None)
-        if self._paused is not None:
-            self._paused = None
-            log.warning("connections are accepted again")
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the kernel's queue for a while; said once, until it is over."""
         self._loop.remove_reader(self._socket)
-        if self._paused is None:
+        if not self._troubled:
+            self._troubled = True
             log.warning(
                 "no connection can be accepted: %s; accepting pauses."
                 " Raise the limit of open files, or lower max_connections",
                 error.strerror,
             )
-        self._paused = self._loop.call_later(PAUSE, self.start)
+        self._wait(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self.start()
+        self._wait(RECOVERY, self._recovered)
+
+    def _recovered(self) -> None:
+        self._troubled = False
+        log.warning("connections are accepted again")
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, then)
 
     def serve(self, sock: socket.socket, address: str, ends: Ends | None) -> None:
         """Let a client in, and secure its connection; ``ends`` is what a preamble told of it."""
