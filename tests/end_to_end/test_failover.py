@@ -505,3 +505,39 @@ def test_kept_connection_dies_with_the_request(
         assert response.status_line == status
         assert len(seen_by(member, path=path.encode())) == times
     assert ask(dial(proxy), request("/", method="POST", body=b"again")).body == b"server1"
+
+
+# --- restarts under load -------------------------------------------------------------------------
+
+
+def test_restart_under_load(serve: Launcher, members: Members, dial: Dial) -> None:
+    """A member that is restarted under load costs no more than the requests on it (H90)."""
+    first, second = members("server1"), members("server2")
+    proxy = serve(settings_of(first) | {"retry_after": "1s"}, second)
+    clients = [dial(proxy) for _ in range(8)]
+    failed: list[Response] = []
+    served: list[Response] = []
+    stop = threading.Event()
+
+    def visit(client: RawClient) -> None:
+        while not stop.is_set():
+            response = ask(client, request("/", cookie("server1")))
+            good = response.status_line == OK and response.end is End.COMPLETE
+            (served if good else failed).append(response)
+            if response.end is End.NOTHING or response.value(b"connection") == b"close":
+                client = dial(proxy)
+
+    threads = [threading.Thread(target=visit, args=[client]) for client in clients]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(served) > 100, "the load is on")
+    first.stop()
+    here = len(served)
+    until(lambda: len(served) > here + 100, "the other one takes over")
+    first.start()
+    here = len(seen_by(first))
+    until(lambda: len(seen_by(first)) > here + 50, "its sessions are back")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(failed) <= len(clients)
