@@ -6,6 +6,7 @@ member's connection if that was kept. So each case shows as well that no byte of
 the next message begins (P3, P6 of the hardening rules).
 """
 
+import re
 from collections.abc import Container, Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -174,14 +175,17 @@ class Conversation:
 
     def _ask(self, client: Peer, path: bytes) -> None:
         """A clean request gets its own answer, and no member anything else."""
-        host = self._case.settings.get("mapping", {}).get("host", "proxy.example").encode()
-        client.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path, host))
+        mapping = self._case.settings.get("mapping", {})
+        host = mapping.get("host", "proxy.example").encode()
+        place = mapping.get("path", "").encode()
+        client.send(b"GET %b%b HTTP/1.1\r\nHost: %b\r\n\r\n" % (place, path, host))
         for opening in self._stage.openings:
             self._members.append(self._stage.accept(opening))
         asked = [(peer, found) for peer in self._members if (found := peer.take())]
         assert len(asked) == 1, f"{path!r} was not asked of one member: {asked}"
         member, found = asked[0]
-        assert found.startswith(b"GET %b HTTP/1.1\r\nHost: " % path), shown(found)
+        line = found.partition(b"\r\n")[0]
+        assert re.fullmatch(rb"GET \S*%b HTTP/1\.1" % path, line), shown(found)
         assert found.find(b"\r\n\r\n") == len(found) - 4, shown(found)
         member.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
         answer = client.take()

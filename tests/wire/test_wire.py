@@ -17,11 +17,7 @@ from tests.wire.playing import WHOLE, Conversation, Manner
 
 FOLDER = Path(__file__).parent
 TESTS = FOLDER.parent
-# What is written here holds once the code does it; a case moves from there into its own file.
-PENDING = FOLDER / "pending.wire"
-CASES = [
-    case for path in sorted(FOLDER.glob("*.wire")) if path != PENDING for case in read_cases(path)
-]
+CASES = [case for path in sorted(FOLDER.glob("*.wire")) for case in read_cases(path)]
 # What is longer is cut into fewer pieces: its case would take longer than it tells.
 MOST_BYTES = 400
 PIECE = 997
@@ -88,8 +84,3 @@ def test_names_are_unique() -> None:
     """A case is found by its name."""
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
-
-
-def test_pending_cases_are_read() -> None:
-    """What waits is written as it must be."""
-    assert all(case.steps for case in read_cases(PENDING))
