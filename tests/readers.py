@@ -180,7 +180,8 @@ def _message(event: h11.Event) -> Message:
 
 FIELD_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*")
-_EXTENSION = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TEXT = frozenset(b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)))
 
 
 class Chunks(NamedTuple):
@@ -201,7 +202,8 @@ def read_chunks(data: bytes) -> Chunks:
             return Chunks(body, None, malformed=False)
         size, semicolon, extension = line[:-2].partition(b";")
         found = _SIZE.fullmatch(size) if semicolon else re.fullmatch(rb"([0-9A-Fa-f]{1,15})", size)
-        if found is None or not line.endswith(b"\r\n") or not _EXTENSION.fullmatch(extension):
+        good = line.endswith(b"\r\n") and _are_extensions(semicolon + extension)
+        if found is None or not good:
             return Chunks(body, None, malformed=True)
         length = int(found[1], 16)
         if not length:
@@ -212,6 +214,44 @@ def read_chunks(data: bytes) -> Chunks:
         if ends != b"\r\n":
             return Chunks(body, None, malformed=not b"\r\n".startswith(ends))
         place += 2
+
+
+def _are_extensions(text: bytes) -> bool:
+    """Whether all of ``text`` is extensions by their grammar (RFC 9112 section 7.1.1)."""
+    while text:
+        text = text.lstrip(b" \t")
+        name = _TOKEN.match(text[1:].lstrip(b" \t"))
+        if text[:1] != b";" or name is None:
+            return False
+        text = text[1:].lstrip(b" \t")[name.end() :]
+        behind = text.lstrip(b" \t")
+        if behind[:1] == b"=":
+            value = behind[1:].lstrip(b" \t")
+            length = _quoted(value) if value[:1] == b'"' else _token(value)
+            if not length:
+                return False
+            text = value[length:]
+    return True
+
+
+def _token(text: bytes) -> int:
+    """How long the token at the start is; 0 for none."""
+    found = _TOKEN.match(text)
+    return found.end() if found else 0
+
+
+def _quoted(text: bytes) -> int:
+    """How long the quoted string at the start is; 0 for one that isn't well-formed."""
+    place = 1
+    while place < len(text) and text[place] in _TEXT:
+        if text[place] == ord('"'):
+            return place + 1
+        if text[place] == ord("\\"):
+            place += 1
+            if place == len(text) or text[place] not in _TEXT:
+                return 0
+        place += 1
+    return 0
 
 
 def _trailers(data: bytes, place: int, body: bytes) -> Chunks:

@@ -72,7 +72,9 @@ def test_request_head_through(benchmark: BenchmarkFixture) -> None:
     forwarded = Forwarded("192.0.2.1", "mail.zarafa.com", tls=True, trusted=False)
 
     def through() -> bytes:
-        return member_request(read(STICKY), b"/small", HOST, forwarded, b"")
+        head = read(STICKY)
+        tail = forwarded.lines(head, head.host)
+        return member_request(head, b"/small", HOST, forwarded, tail)
 
     assert b"X-Forwarded-For: 192.0.2.1\r\n" in benchmark(through)
 

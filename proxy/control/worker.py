@@ -16,7 +16,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 
 import uvloop
@@ -42,6 +42,7 @@ from proxy.dataplane.tls import Certificates
 
 log = logging.getLogger("balanceme")
 
+MANY = 1_000_000
 # Open files that are no connections: sockets that listen, logs, the event loop's own.
 OTHER_FILES = 64
 # Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
@@ -80,6 +81,9 @@ class Worker:
             for name, balancer in settings.balancers.items()
         }
         limits = _widest(_limits(f.limits, apache=self._apache) for f in settings.frontends)
+        if self._apache:
+            # It doesn't count a member's lines (P22), and passes what is no status (P18).
+            limits = replace(limits, fields=MANY, last_status=999)
         self.pools: Pools = {
             member: MemberPool(member, limits, self._clock, self._deadlines)
             for balancer in self.balancers.values()

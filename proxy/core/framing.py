@@ -62,8 +62,17 @@ class UntilCloseBody:
 
 # A chunk's line; precedents: Node 16 KiB for all extensions, Apache 8190 for the line.
 CHUNK_LINE = 4096
-# Fewer digits than 2^63 has, and more than any body needs (H5).
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+# Fewer digits than 2^63 has, and more than any body needs (H5); extensions by their grammar (H6).
+_CHUNK_LINE = re.compile(
+    rb"""([0-9A-Fa-f]{1,15})
+    (?:[ \t]*;[ \t]*[!\#$%&'*+.^_`|~0-9A-Za-z-]++
+        (?:[ \t]*=[ \t]*(?:
+            [!\#$%&'*+.^_`|~0-9A-Za-z-]++
+            | "(?:[\t\ !\#-\[\]-~\x80-\xff]|\\[\t\ -~\x80-\xff])*+"
+        ))?
+    )*+\r\n""",
+    re.VERBOSE,
+)
 _CHUNK_TOO_LARGE = re.compile(rb"[0-9A-Fa-f]{16}")
 
 

@@ -32,9 +32,27 @@ _FORWARDED = frozenset(
 )
 # What a client could say about itself, only to be believed of a trusted proxy (H43); Proxy would
 # become HTTP_PROXY in a CGI program (D92).
-_CLAIMS = frozenset((b"forwarded", b"proxy", b"x-forwarded-port", b"x-real-ip"))
-_REQUEST_DROPPED = _HOP_BY_HOP | _FORWARDED | _CLAIMS | {b"host"}
-_TRUSTED_DROPPED = _HOP_BY_HOP | _FORWARDED | {b"host", b"proxy"}
+_CLAIMS = frozenset(
+    (
+        b"client-ip",
+        b"forwarded",
+        b"front-end-https",
+        b"proxy",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-ssl",
+        b"x-original-url",
+        b"x-real-ip",
+        b"x-rewrite-url",
+    )
+)
+# How fields begin with which proxies tell of a client's certificate.
+_CLAIMS_OF_TLS = (b"ssl-client-", b"x-ssl-client-", b"ssl_client_", b"x-client-cert")
+_REQUEST_DROPPED = _HOP_BY_HOP | _FORWARDED | _CLAIMS | {b"host", b"http2-settings"}
+_TRUSTED_DROPPED = _HOP_BY_HOP | _FORWARDED | {b"host", b"http2-settings", b"proxy"}
 _APACHE_DROPPED = _HOP_BY_HOP | {b"host"}
 # What Connection can't take from a message: who named these would strip a request of its identity,
 # or an answer of what protects its reader (RFC 9110 section 7.6.1 forbids to name them).
@@ -124,29 +142,33 @@ class Forwarded:
             self.proto,
         )
 
-    def lines(self, head: RequestHead) -> bytes:
-        """The X-Forwarded lines for one request; a client's own values are replaced."""
+    def lines(self, head: RequestHead, host: bytes | None) -> bytes:
+        """The X-Forwarded lines for one request; a client's own values are replaced.
+
+        ``host`` is what was asked for: a host in the target counts more than the field (H27).
+        """
+        if self.apache:
+            return b""  # they stand among the fields
         if self.trusted and not _FORWARDED.isdisjoint(head.known):
-            return self._appended(head)
-        host = head.block.host
+            return self._appended(head, host)
         if host != self._host:
             self._host = host
             middle = b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host
             self._lines = b"X-Forwarded-For: %b\r\n%b%b" % (self.client, middle, self._after_host)
         return self._lines
 
-    def own(self, head: RequestHead) -> list[tuple[bytes, bytes, bytes | None]]:
+    def own(self, host: bytes | None) -> list[tuple[bytes, bytes, bytes | None]]:
         """Key, name and our value of the three fields that Apache adds."""
         return [
             (b"x-forwarded-for", b"X-Forwarded-For", self.client),
-            (b"x-forwarded-host", b"X-Forwarded-Host", head.host),
+            (b"x-forwarded-host", b"X-Forwarded-Host", host),
             (b"x-forwarded-server", b"X-Forwarded-Server", self.server_name),
         ]
 
-    def _appended(self, head: RequestHead) -> bytes:
+    def _appended(self, head: RequestHead, host: bytes | None) -> bytes:
         """A trusted proxy's values, with ours behind them; its scheme counts."""
         lines = []
-        for key, name, value in self.own(head):
+        for key, name, value in self.own(host):
             values = [part for part in (head.joined(key), value) if part]
             if values:
                 lines.append(b"%b: %b\r\n" % (name, b", ".join(values)))
@@ -161,11 +183,11 @@ def member_request(
 ) -> bytes:
     """The request head for a member (R1 to R9).
 
-    ``target`` is the mapped path with the query, ``tail`` the lines of the body's framing and
-    the connection. Raises ClientError for a malformed Max-Forwards (R16).
+    ``target`` is the mapped path with the query, ``tail`` our own lines: of the client, the
+    body's framing and the connection. Raises ClientError for a malformed Max-Forwards (R16).
     """
     if forwarded.apache:
-        lines, ours = b"".join(_apache_fields(head, forwarded)), b""
+        lines = b"".join(_apache_fields(head, forwarded))
     else:
         block = head.block
         lines = block.lines.get(forwarded.trusted, b"")
@@ -173,9 +195,8 @@ def member_request(
             lines = _member_lines(head, trusted=forwarded.trusted)
             if not block.unusual:
                 block.lines[forwarded.trusted] = lines
-        ours = forwarded.lines(head)
     start = (head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n")
-    return b"".join((*start, lines, ours, tail, b"\r\n"))
+    return b"".join((*start, lines, tail, b"\r\n"))
 
 
 def _member_lines(head: RequestHead, *, trusted: bool) -> bytes:
@@ -192,6 +213,8 @@ def _member_lines(head: RequestHead, *, trusted: bool) -> bytes:
     if not head.options <= _USUAL_OPTIONS:
         dropped |= head.options - _END_TO_END
     dropped |= {key for key in head.known if b"_" in key and key.replace(b"_", b"-") in _TWINS}
+    if not trusted:
+        dropped |= {key for key in head.known if key.startswith(_CLAIMS_OF_TLS)}
     return _lines(fields, dropped)
 
 
@@ -219,7 +242,7 @@ def _apache_fields(head: RequestHead, forwarded: Forwarded) -> list[bytes]:
             merged[key] = (spelling, b"%b, %b" % (before, value))
         else:
             merged[key] = (name, value)
-    for key, name, own in forwarded.own(head):
+    for key, name, own in forwarded.own(head.host):
         if own is None:
             continue
         spelling, sent = merged.get(key, (name, None))

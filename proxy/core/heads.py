@@ -215,6 +215,13 @@ class ResponseFields(FieldBlock):
         self.content_length = None if length is None else int(length)
         if self.content_length is not None and self.content_length >= 1 << 63:
             raise MemberError("Content-Length too large")
+        if length is not None and length[:1] == b"0" != length:
+            # The client gets the number as we read it.
+            number = b"%d" % int(length)
+            self.fields = [
+                (key, name, number if key == b"content-length" else value)
+                for key, name, value in self.fields
+            ]
         if self.chunked and (length is not None or not _is_chunked(known[b"transfer-encoding"])):
             raise MemberError("ambiguous framing")
         if self.repeated:

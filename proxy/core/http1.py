@@ -37,6 +37,8 @@ class Limits:
     fields: int
     head: int
     status: int = 431
+    # the highest status of a member's answer (H61); Apache passes all of three digits
+    last_status: int = 599
     chunk_extensions: int = 16384
     trailers: int = 16384
     pipelined: int = 65536
@@ -136,13 +138,19 @@ def read_response_head(data: bytes, limits: Limits) -> tuple[ResponseHead, int] 
         return None
     text = data[:end]
     if end <= limits.harmless:
-        return _remembered_response(text), end
-    if end > limits.head:
+        head = _remembered_response(text)
+    elif end > limits.head:
         raise MemberError("head too large")
-    if max(map(len, text.split(b"\r\n"))) > limits.field:
+    elif max(map(len, text.split(b"\r\n"))) > limits.field:
         fault = UnexpectedError if text.find(b"\r\n") > limits.field else MemberError
         raise fault("line too long")
-    return ResponseHead(text), end
+    else:
+        head = ResponseHead(text)
+    if len(head.block.fields) > limits.fields:
+        raise MemberError("too many header fields")
+    if head.status > limits.last_status:
+        raise UnexpectedError("no such status")
+    return head, end
 
 
 def _refuse_endless_response(data: bytes, limits: Limits) -> None:

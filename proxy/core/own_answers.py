@@ -1,5 +1,6 @@
 """Requests that we answer ourselves, and what with."""
 
+import re
 from collections.abc import Collection
 
 from proxy.core.errors import ClientError
@@ -12,6 +13,9 @@ from proxy.core.pages import OwnAnswer
 # Seconds until a client may try again when no member can take its request (D25).
 _RETRY_AFTER = b"Retry-After: 10\r\n"
 _ALLOW = b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS\r\n"
+
+# RFC 9110 section 7.8; a list of several is none of them.
+_PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a-z-]+)?")
 
 # Only these methods, and heads with unusual fields, can have an answer of ours.
 OWN_METHODS = frozenset((b"CONNECT", b"OPTIONS", b"TRACE"))
@@ -66,7 +70,7 @@ def unavailable(*, apache: bool) -> OwnAnswer:
 def upgrade_protocol(head: RequestHead, allowed: Collection[bytes]) -> bytes | None:
     """The protocol that the client wants to change to, if it is one of ``allowed`` (R22, H82).
 
-    ``allowed`` are lower-case names; ``any`` stands for every protocol but h2c and TLS, which
+    ``allowed`` are lower-case names; ``any`` stands for every protocol but HTTP and TLS, which
     would change how the connection itself is read.
     """
     if not allowed or b"upgrade" not in head.options or not head.minor:
@@ -83,6 +87,6 @@ def offered_protocol(head: ResponseHead, allowed: Collection[bytes]) -> bytes | 
 
 def _is_allowed(protocol: bytes, allowed: Collection[bytes]) -> bool:
     name = protocol.lower()
-    if b"h2c" in name or b"tls/" in name:
+    if _PROTOCOL.fullmatch(name) is None or name.startswith((b"h2", b"http/", b"tls/")):
         return False
-    return name in allowed or (b"any" in allowed and bool(name))
+    return name in allowed or b"any" in allowed

@@ -69,6 +69,8 @@ def read(data: bytes) -> Ends | None:
 
 def _read_line(data: bytes) -> Ends | None:
     words = data.removesuffix(b"\r\n").decode("ascii").split(" ")
+    if b"%" in data:
+        raise ValueError("zones mean nothing to others")
     if words[1] == "UNKNOWN":
         return None
     _, family, source, destination, *ports = words

@@ -70,16 +70,18 @@ class Request:
         path = target.text
         if mapping.moves or member.base_path:
             path = mapping.member_path(target, member.base_path)
+        # A host in the target replaces the field (RFC 9112 section 3.2.2).
+        asked = target.host or head.block.host
         host = member.host_field
         if mapping.preserve_host:
-            # A host in the target replaces the field (RFC 9112 section 3.2.2).
-            host = target.host or head.host or forwarded.server_name
+            host = asked or forwarded.server_name
+        ours = forwarded.lines(head, asked)
         if head.block.plain:
-            tail = KEEP_ALIVE if member.reuse else CLOSE
+            tail = ours + (KEEP_ALIVE if member.reuse else CLOSE)
             return headers.member_request(head, path, host, forwarded, tail)
         whole = self._held_size if self.complete and self._held_size < PREFETCH else None
         framing, self._chunked = headers.framing_line(head, whole)
-        tail = framing + _connection_lines(head, member, mapping)
+        tail = ours + framing + _connection_lines(head, member, mapping)
         data = headers.member_request(head, path, host, forwarded, tail)
         piece = b"".join(self._held)
         self._held.clear()

@@ -90,7 +90,10 @@ class Response:
         length = head.status != 204 and (head_only or (bare and head.status != 304))
         lines = block.lines.get(length)
         if lines is None:
-            lines = headers.client_lines(head, mapping.rewriting, self._base, length=length)
+            asked = placement.target.host
+            lines = headers.client_lines(
+                head, mapping.rewriting, lambda: self._base(asked), length=length
+            )
         cookie = placement.cookie_line(self.second, tls=frontend.tls)
         self.body_sent = len(piece)
         if self.chunked:
@@ -121,10 +124,10 @@ class Response:
         tail = frontend.connection_lines(self._request, client.served, keep=self.keep)
         client.write(answer.encode(first, tail, head_only=head_only))
 
-    def _base(self) -> bytes:
+    def _base(self, asked: bytes | None) -> bytes:
         """Our own address as the client wrote it, without a usual port: ``https://host`` (P12)."""
         frontend = self._client.frontend
-        host = (self._request.host or frontend.server_name.encode()).lower()
+        host = (asked or self._request.host or frontend.server_name.encode()).lower()
         if frontend.tls:
             return b"https://" + host.removesuffix(b":443")
         return b"http://" + host.removesuffix(b":80")

@@ -89,7 +89,7 @@ CHUNKED = [
     (b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
     (b"3\r\n0\r\n\r\n0\r\n\r\n", b"0\r\n"),
     (b"5;a\r\nhello\r\n0;b=c\r\n\r\n", b"hello"),
-    (b'5 ; a = "b\x80;c"\t\r\nhello\r\n0;\r\n\r\n', b"hello"),
+    (b'5 ; a = "b\x80;c"\t;d\r\nhello\r\n0;e\r\n\r\n', b"hello"),
     (b"5\r\nhello\r\n0\r\nX: a\r\ny:\tb \r\n\r\n", b"hello"),
     (b"0\r\nContent-Length: 5\r\nHost: evil\r\nCookie: a=b\r\nTE: x\r\n\r\n", b""),
     (b"0\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n", b""),

@@ -48,6 +48,7 @@ def forwarded(*, trusted: bool = False, apache: bool = False, tls: bool = True) 
 def sent(head: RequestHead, told: Forwarded | None = None, tail: bytes = b"") -> list[str]:
     """The field lines for the member, behind Host."""
     told = told or forwarded()
+    tail = told.lines(head, head.host) + tail
     text = member_request(head, head.target, b"server1", told, tail).decode("latin-1")
     lines = text.split("\r\n")
     assert lines[:2] == [f"{head.method.decode()} {head.target.decode()} HTTP/1.1", "Host: server1"]

@@ -31,9 +31,15 @@ FIELD = st.tuples(NAMES | TOKEN.filter(lambda name: name.lower() not in SPECIAL)
 FIELDS = st.lists(FIELD, max_size=6)
 # Names that Connection may have: of fields that are there, or of nothing; none that closes.
 OPTIONS = st.lists(st.sampled_from([b"x-a", b"X_A", b"Keep-Alive", b"", b"x"]), max_size=3)
-EXTENSION = st.just(b"") | st.builds(lambda before, text: before + b";" + text, BLANKS, TEXT)
+QUOTED = TEXT.map(lambda text: b'"' + text.replace(b"\\", b"").replace(b'"', b'\\"') + b'"')
+VALUE = st.just(b"") | st.builds(
+    lambda blanks, value: blanks + b"=" + value, BLANKS, TOKEN | QUOTED
+)
+EXTENSION = st.just(b"") | st.builds(
+    lambda blanks, name, value: blanks + b";" + name + value, BLANKS, TOKEN, VALUE
+)
 # To h11, which reads members' chunks, no blank may stand before an extension.
-PLAIN_EXTENSION = st.just(b"") | TEXT.map(lambda text: b";" + text)
+PLAIN_EXTENSION = st.just(b"") | st.builds(lambda name: b";" + name, TOKEN)
 
 
 def chunk(extension: st.SearchStrategy[bytes]) -> st.SearchStrategy[tuple[bytes, int, bytes]]:

@@ -300,8 +300,6 @@ STATUSES = [
     (b"404 Nope Nope", b"X-Obs: \xe4\xf6"),
     (b"299 Odd", b"MS-ASProtocolVersions: 2.5,12.0"),
     (b"599 ", b"x-lower: a"),
-    (b"600 Beyond", b"X-A: 1\r\nX-A: 2\r\nx-a: 3"),
-    (b"999 End", b"Allow: OPTIONS,POST"),
 ]
 
 

@@ -138,6 +138,7 @@ def request_head(data: bytes) -> None:
     assert message.fields == [(key, _coding(key, value)) for key, _, value in head.fields]
     forwarded = Forwarded("192.0.2.1", "proxy.example", tls=True, trusted=False)
     tail = framing_line(head, None)[0] + b"Connection: Keep-Alive\r\n"
+    tail = forwarded.lines(head, head.host) + tail
     try:
         text = member_request(head, head.target, b"server1", forwarded, tail)
     except ClientError:
