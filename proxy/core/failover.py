@@ -33,6 +33,7 @@ class Failure(Enum):
     CONNECT_TIMEOUT = "connect timeout"
     UNRESOLVED = "name not resolved"
     NO_CONNECTION = "no connection could be had"
+    UNASKED = "closed, or spoke, before it was asked"
     CLOSED = "closed without an answer"
     RESPONSE_TIMEOUT = "no answer in time"
     HEAD_TIMEOUT = "answer not complete in time"
@@ -74,21 +75,29 @@ class Attempt(NamedTuple):
 
 
 _NOTHING_SENT = frozenset(
-    (Failure.REFUSED, Failure.CONNECT_TIMEOUT, Failure.UNRESOLVED, Failure.NO_CONNECTION)
+    (
+        Failure.REFUSED,
+        Failure.CONNECT_TIMEOUT,
+        Failure.UNRESOLVED,
+        Failure.NO_CONNECTION,
+        Failure.UNASKED,
+    )
 )
 
 
 def judge(attempt: Attempt, *, apache: bool = False) -> Verdict:
     """Again or give up (F1, F2, F5 with section X); ``apache`` as Apache would."""
     failure = attempt.failure
+    if failure is Failure.UNASKED and (apache or attempt.left <= 0):
+        failure = Failure.CLOSED  # Apache sends its request all the same
     if failure in _NOTHING_SENT:
         return _nothing_sent(attempt, apache=apache)
     if failure is Failure.CLOSED:
         safe = attempt.method in IDEMPOTENT and not attempt.has_body
         if attempt.reused and safe and not apache:
             return Verdict(Next.SAME_MEMBER, member_in_error=False)
-        if attempt.later_request:
-            return Verdict(Next.CLOSE_CLIENT, member_in_error=apache and not attempt.reused)
+        if attempt.later_request and apache:
+            return Verdict(Next.CLOSE_CLIENT, member_in_error=not attempt.reused)
         return Verdict(Next.ANSWER, member_in_error=False, reason="Proxy Error")
     timeout = failure in (Failure.RESPONSE_TIMEOUT, Failure.HEAD_TIMEOUT)
     status = 504 if timeout and not apache else 502
@@ -100,7 +109,7 @@ def judge(attempt: Attempt, *, apache: bool = False) -> Verdict:
 
 def _nothing_sent(attempt: Attempt, *, apache: bool) -> Verdict:
     failure = attempt.failure
-    in_error = apache or failure is not Failure.NO_CONNECTION
+    in_error = apache or failure not in (Failure.NO_CONNECTION, Failure.UNASKED)
     if apache and failure is Failure.UNRESOLVED:
         return Verdict(Next.ANSWER, in_error, 500, "Proxy Error")
     if attempt.left > 0:

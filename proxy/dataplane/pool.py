@@ -168,8 +168,8 @@ class MemberPool:
             elif connection.is_clean():
                 exchange.connected(connection)
             else:
-                connection.close()  # closed again, or it spoke before it was asked (H60)
-                exchange.attempt_failed(Failure.CLOSED)
+                connection.close()  # what it said is nobody's (H60)
+                exchange.attempt_failed(Failure.UNASKED)
 
     async def _connect(self) -> MemberConnection:
         """Connect to the first of the member's addresses that accepts (F15)."""

@@ -56,13 +56,21 @@ def test_closed_without_an_answer(apache: bool) -> None:
         assert verdict == Verdict(Next.ANSWER, False, 502, "Proxy Error")
 
 
-@pytest.mark.parametrize("apache", [False, True])
-def test_closed_on_a_later_request(apache: bool) -> None:
-    """A client that was served before sees its connection close, and may try again (F1)."""
-    fresh = judge(attempt(Failure.CLOSED, b"POST", later_request=True), apache=apache)
-    assert fresh[:2] == (Next.CLOSE_CLIENT, apache)
-    used = attempt(Failure.CLOSED, b"POST", later_request=True, reused=True)
-    assert judge(used, apache=apache)[:2] == (Next.CLOSE_CLIENT, False)
+def test_closed_on_a_later_request() -> None:
+    """Apache closes the connection of a client that was served before (F1); we say 502 (H65)."""
+    fresh = attempt(Failure.CLOSED, b"POST", later_request=True)
+    assert judge(fresh, apache=True)[:2] == (Next.CLOSE_CLIENT, True)
+    used = fresh._replace(reused=True)
+    assert judge(used, apache=True)[:2] == (Next.CLOSE_CLIENT, False)
+    for failed in (fresh, used):
+        assert judge(failed)[:3] == (Next.ANSWER, False, 502)
+
+
+def test_unasked() -> None:
+    """Closed before it was asked: another member, if there is one; nobody is in error (H69)."""
+    assert judge(attempt(Failure.UNASKED, b"POST"))[:2] == (Next.OTHER_MEMBER, False)
+    assert judge(attempt(Failure.UNASKED, left=0))[:3] == (Next.ANSWER, False, 502)
+    assert judge(attempt(Failure.UNASKED), apache=True)[:3] == (Next.ANSWER, False, 502)
 
 
 @pytest.mark.parametrize("method", sorted(IDEMPOTENT))
@@ -116,6 +124,7 @@ def test_one_sentence(failure: Failure) -> None:
         Failure.CONNECT_TIMEOUT,
         Failure.UNRESOLVED,
         Failure.NO_CONNECTION,
+        Failure.UNASKED,
     }
     verdict = judge(attempt(failure, reused=True))
     assert (verdict.next is Next.OTHER_MEMBER) == (failure in nothing_sent)

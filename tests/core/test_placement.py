@@ -209,7 +209,7 @@ def test_dead_connection() -> None:
         placement.failed(Failure.CLOSED, head, NOW, reused=True, later_request=True).next
         for _ in range(2)
     )
-    assert (first, second) == (Next.SAME_MEMBER, Next.CLOSE_CLIENT)
+    assert (first, second) == (Next.SAME_MEMBER, Next.ANSWER)
     assert placement.attempts == 1
     assert placement.member.status(NOW) == "ok"
 

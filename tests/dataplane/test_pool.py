@@ -7,7 +7,7 @@ import pytest
 from proxy.dataplane.member_connection import MemberConnection
 from proxy.dataplane.pool import ADDRESS_TTL
 from tests.dataplane.conftest import MakeStage
-from tests.dataplane.messages import passed_on, request, response
+from tests.dataplane.messages import passed_on, post, request, response
 from tests.fakes import Peer, Stage
 
 
@@ -120,14 +120,29 @@ def test_no_address_at_all(make_stage: MakeStage) -> None:
 
 
 def test_member_that_closes_at_once(make_stage: MakeStage) -> None:
-    """A connection that is gone when its exchange gets it is no hang: 502 (H65)."""
-    stage = make_stage(1)
+    """Closed before anything was sent is as good as refused; for Apache it is a 502 (H65)."""
+    stage = make_stage(1, top={"compat": "apache"})
     (client,) = busy(stage)
     opening = stage.loop.openings[0]
     stage.loop.call_soon(opening.close_at_once)
     stage.loop.settle()
     stage.check()
     assert client.take().startswith(b"HTTP/1.1 502 ")
+
+
+def test_member_that_closes_at_once_fails_over(make_stage: MakeStage) -> None:
+    """Nothing was sent, so another member gets the request, whatever its method (H69)."""
+    stage = make_stage(2)
+    client = stage.client()
+    client.send(post(b"abc"))
+    stage.loop.call_soon(stage.loop.openings[0].close_at_once)
+    stage.loop.settle()
+    stage.check()
+    assert stage.openings == ["server2"]
+    member = stage.accept("server2")
+    assert member.take().endswith(b"abc")
+    member.send(response())
+    assert client.take().startswith(b"HTTP/1.1 200 ")
 
 
 # --- max_connections -----------------------------------------------------------------------------
