@@ -341,6 +341,9 @@ class FakeTransport(asyncio.Transport):
         self.high = HIGH_WATER if high is None else high
         self.low = self.high // 4 if low is None else low
 
+    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """When TLS stops reading while the protocol doesn't; nothing is read ahead here."""
+
     def get_write_buffer_size(self) -> int:
         """Bytes that wait to be sent."""
         return len(self.waiting)

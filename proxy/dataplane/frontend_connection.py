@@ -9,7 +9,7 @@ import asyncio
 import logging
 import ssl
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 from proxy.core.errors import ClientError
 from proxy.core.framing import FramingError, request_body
@@ -110,6 +110,9 @@ class FrontendConnection(asyncio.Protocol):
         frontend = self.frontend
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
+        if frontend.tls:
+            # Without it 256 KiB wait unread before TLS stops reading, and the read that exceeds it.
+            cast(Any, transport).set_read_buffer_limits(HIGH_WATER)
         self.gate = Gate(self.transport)
         if frontend.certificates is not None:
             self.context = transport.get_extra_info("ssl_object").context
