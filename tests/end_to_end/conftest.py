@@ -346,6 +346,13 @@ def sound(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("\n".join(complaints), pytrace=False)
 
 
+@pytest.fixture
+def exact_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy whose C library gives back at once what is freed, and doesn't keep it for later."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+
+
 # --- members -------------------------------------------------------------------------------------
 
 

@@ -144,9 +144,10 @@ class _Client(asyncio.Protocol):
         """The first step."""
         self._transport = cast(asyncio.Transport, transport)
         if self._visit.deaf:
-            self._transport.pause_reading()
-            # Who doesn't read doesn't notice either that it was cut off.
             loop = asyncio.get_running_loop()
+            # uvloop begins to read only after this, whatever is said here.
+            loop.call_soon(self._transport.pause_reading)
+            # Who doesn't read doesn't notice either that it was cut off.
             loop.call_later(self._visit.deaf, self._transport.resume_reading)
         self._next()
 
@@ -206,7 +207,7 @@ class Storm:
     async def _make(self, visit: Visit) -> None:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        await loop.create_connection(
+        transport, _ = await loop.create_connection(
             lambda: _Client(visit, ended),
             *self._addresses[visit.frontend],
             ssl=self._trust if visit.secured else None,
@@ -216,6 +217,8 @@ class Storm:
             await asyncio.wait_for(ended, PATIENCE)
         except TimeoutError:
             raise AssertionError(f"never ends: {visit}") from None
+        finally:
+            transport.abort()
 
 
 async def listen(

@@ -118,13 +118,6 @@ async def rounds(proxy: Proxy, member: int, trust: ssl.SSLContext) -> list[int]:
     return found
 
 
-@pytest.fixture
-def exact_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy whose C library gives back at once what is freed, and doesn't keep it for later."""
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
-
-
 @pytest.mark.usefixtures("exact_memory")
 def test_storm(
     serve: Launcher, free_port: Callable[[], int], unreachable: int, trust: ssl.SSLContext
