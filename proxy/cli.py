@@ -15,6 +15,8 @@ from proxy import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
     options = _parser().parse_args(arguments)
+    # The event loop's warnings are of writes to clients that have left, one for each.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )

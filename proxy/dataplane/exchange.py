@@ -239,7 +239,7 @@ class Exchange:
         self.phase = RESPONDING
         self.response.status = 101
         self.first_byte_time = self.client.frontend.clock.monotonic() - self.begun
-        self.client.write(headers.switching_response(head))
+        self.client.transport.write(headers.switching_response(head))
         tunnel.member_data(data)
         tunnel.client_data(self.client.take_ahead())
         return True
@@ -264,7 +264,7 @@ class Exchange:
         self.placement.member.received += len(piece)
         data = self.response.framed(piece, last=complete)
         if data:
-            self.client.write(data)
+            self.client.transport.write(data)
         if complete:
             self.finish(keep=self.response.keep)
 

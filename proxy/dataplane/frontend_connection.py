@@ -26,9 +26,8 @@ from proxy.dataplane.frontend import Frontend
 
 log = logging.getLogger("balanceme")
 
-# How long, in seconds, what a client still sends is read and discarded after the answer that
-# closes its connection, so that the answer isn't lost by a reset (RFC 9112 section 9.6).
-# Precedents: Apache 2 s, nginx 5 s.
+# For how many seconds what a client still sends is read and discarded after the answer that closes
+# its connection, lest a reset lose it (RFC 9112 section 9.6). Precedents: Apache 2 s, nginx 5 s.
 LINGER = 2.0
 # The same over TLS, where up to HIGH_WATER bytes may wait out of our sight.
 TLS_LINGER = 15.0
@@ -110,8 +109,7 @@ class FrontendConnection(asyncio.Protocol):
         frontend = self.frontend
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        if frontend.tls:
-            # Without it 256 KiB wait unread before TLS stops reading, and the read that exceeds it.
+        if frontend.tls:  # else 256 KiB wait unread before TLS stops reading
             cast(Any, transport).set_read_buffer_limits(HIGH_WATER)
         self.gate = Gate(self.transport)
         if frontend.certificates is not None:
@@ -140,7 +138,10 @@ class FrontendConnection(asyncio.Protocol):
         """The client sends no more; over plain TCP it may still wait for its answer."""
         exchange = self.exchange
         self.half_closed = True
-        if self.frontend.tls or exchange is None:
+        if exchange is None:
+            return False
+        if self.frontend.tls:
+            exchange.client_lost()  # TLS takes no more for it, so its member needn't go on
             return False
         return exchange.request.complete and exchange.tunnel is None
 
@@ -304,7 +305,7 @@ class FrontendConnection(asyncio.Protocol):
         head_only = line.startswith(b"HEAD ")
         sent = 0 if head_only else len(answer.body)
         first = self.frontend.first_lines(second, b"")
-        self.write(answer.encode(first, b"Connection: close\r\n", head_only=head_only))
+        self.transport.write(answer.encode(first, b"Connection: close\r\n", head_only=head_only))
         refusal = Refusal(self.forwarded.client, second, line, answer.status, sent)
         self.frontend.access_log.refused(refusal)
         self._buffer = b""
@@ -312,10 +313,6 @@ class FrontendConnection(asyncio.Protocol):
         self.close()
 
     # --- writing, holding, closing, timers ---------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        """Write to the client."""
-        self.transport.write(data)
 
     def hold(self, why: Hold) -> None:
         """Stop reading; whether the client is still there is then looked at now and then (H66)."""

@@ -55,7 +55,7 @@ class Response:
     def interim(self, head: ResponseHead) -> None:
         """A 1xx response: passed on to clients that know them (P17)."""
         if self._request.minor and (head.status != 100 or b"expect" in self._request.known):
-            self._client.write(headers.interim_response(head))
+            self._client.transport.write(headers.interim_response(head))
 
     def begin(
         self,
@@ -122,7 +122,7 @@ class Response:
         self.body_sent = 0 if head_only else len(answer.body)
         first = frontend.first_lines(self.second, cookie)
         tail = frontend.connection_lines(self._request, client.served, keep=self.keep)
-        client.write(answer.encode(first, tail, head_only=head_only))
+        client.transport.write(answer.encode(first, tail, head_only=head_only))
 
     def _base(self, asked: bytes | None) -> bytes:
         """Our own address as the client wrote it, without a usual port: ``https://host`` (P12)."""

@@ -52,7 +52,7 @@ class Tunnel:
         """From the member to the client."""
         if not data:
             return
-        self._client.write(data)
+        self._client.transport.write(data)
         self._exchange.response.body_sent += len(data)
         self._touch()
 
