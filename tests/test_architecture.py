@@ -81,6 +81,8 @@ PARAMETERS = 6
 # nothing fails as well.
 CROSSINGS: dict[str, str] = {
     "core/settings.py": "every setting is on one page, each with its sentence",
+    "dataplane/frontend_connection.py": "a client's connection in asyncio's order, from its first"
+    " byte to its last deadline",
     "dataplane/exchange.py": "an exchange's whole life, from its head to its line in the log,"
     " is read from top to bottom in one place",
 }

@@ -151,6 +151,10 @@ class Worker:
             acceptor.start()
         self._deadlines.start()
 
+    def _is_busy(self) -> bool:
+        """Whether there are clients, or some are on their way in."""
+        return bool(self._connections) or any(acceptor.busy for acceptor in self._acceptors)
+
     def _tick(self) -> None:
         """With each sweep: what clients did that is worth a line, but not one each time."""
         forged = sum(balancer.forged for balancer in self.balancers.values())
@@ -167,7 +171,7 @@ class Worker:
         for connection in list(self._connections):
             connection.close_when_idle()
         deadline = self._clock.monotonic() + self.settings.graceful_timeout
-        while self._connections and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - once in a life
+        while self._is_busy() and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - once in a life
             await asyncio.sleep(0.05)
         for connection in list(self._connections):
             connection.abort()
@@ -187,6 +191,7 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_exception)
+    sys.unraisablehook = _unraisable
     worker = Worker(settings, loop)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -218,6 +223,14 @@ def _exception(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None
     else:
         exc_info = error if isinstance(error, BaseException) else None
         log.error("a mistake in balanceme: %s", context.get("message"), exc_info=exc_info)
+
+
+def _unraisable(problem: "sys.UnraisableHookArgs") -> None:
+    """A name (SNI) that is no ASCII can't be told to the TLS context; the handshake fails (H75)."""
+    if isinstance(problem.exc_value, UnicodeDecodeError) and isinstance(problem.object, bytes):
+        log.debug("handshake with a malformed server name")
+    else:
+        sys.__unraisablehook__(problem)
 
 
 def _certificates(settings: FrontendSettings, index: int) -> Certificates | None:

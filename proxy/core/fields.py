@@ -75,7 +75,7 @@ class FieldBlock:
         self.known = {key: value for key, _, value in self.fields}
         self.repeated = len(self.known) != len(self.fields)
         connection = self.joined(b"connection")
-        self.options = _NO_OPTIONS if connection is None else connection_options(connection)
+        self.options = _NO_OPTIONS if connection is None else _options(connection)
         self.lines: dict[object, bytes] = {}
 
     def joined(self, key: bytes) -> bytes | None:
@@ -93,15 +93,34 @@ class FieldBlock:
         return f"<FieldBlock {len(self.fields)} lines>"
 
 
-@lru_cache(maxsize=256)
+# Longer ones, in bytes, are not remembered: nobody names so many options.
+_USUAL_LENGTH = 256
+
+
+def _options(value: bytes) -> frozenset[bytes]:
+    read = _remembered_options if len(value) <= _USUAL_LENGTH else connection_options
+    return read(value)
+
+
 def connection_options(value: bytes) -> frozenset[bytes]:
     """The names in a Connection field, lower case (RFC 9110 section 7.6.1)."""
     return frozenset(filter(None, (name.strip(b" \t") for name in value.lower().split(b","))))
 
 
-@lru_cache(maxsize=1024)
+_remembered_options = lru_cache(maxsize=256)(connection_options)
+
+
+# A name of 253 bytes (RFC 1035 section 2.3.4) with a dot and a port.
+_LONGEST_HOST = 260
+
+
 def host_and_port(value: bytes) -> tuple[bytes, bytes] | None:
     """Host and port (empty if there is none) of a Host field; None if malformed (L8, H21)."""
+    return _host_and_port(value) if len(value) <= _LONGEST_HOST else None
+
+
+@lru_cache(maxsize=1024)
+def _host_and_port(value: bytes) -> tuple[bytes, bytes] | None:
     found = _HOST.fullmatch(value)
     if found is None:
         return None

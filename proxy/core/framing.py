@@ -139,11 +139,13 @@ class ChunkedBody:
         return self._trailers(data, position)
 
     def _line(self, data: bytes, position: int) -> int:
-        found = _CHUNK_LINE.match(data, position)
+        # A line in many pieces is looked at once it is whole.
+        whole = data.find(b"\n", position) >= 0
+        found = _CHUNK_LINE.match(data, position) if whole else None
         if found is None:
             if _CHUNK_TOO_LARGE.match(data, position):
                 raise FramingError(413, "chunk too large")
-            if b"\n" in data[position:] or len(data) - position > CHUNK_LINE:
+            if whole or len(data) - position > CHUNK_LINE:
                 raise FramingError(400, "malformed chunk size")
             return 0
         length = found.end() - position

@@ -76,14 +76,23 @@ def read_request_head(
     text = data[start:end]
     if end - start > limits.harmless:
         _refuse_large(text, limits)
-        return _within(limits, RequestHead(text)), end
+        _refuse_many(text, limits)
+        return RequestHead(text), end
     head = _requests.get(text)
     if head is None:
+        _refuse_many(text, limits)
         head = RequestHead(text)
         if len(_requests) >= REMEMBERED_BLOCKS:
             del _requests[next(iter(_requests))]
         _requests[text] = head
     return _within(limits, head), end
+
+
+def _refuse_many(text: bytes, limits: Limits) -> None:
+    """Refuse too many lines before anything is made of them, or remembered (H38, H92)."""
+    if text.count(b"\r\n") - 2 > limits.fields:  # the request line, and the empty one
+        request_line(text[: text.find(b"\r\n")])
+        raise ClientError(limits.status, "too many header fields")
 
 
 def _within(limits: Limits, head: RequestHead) -> RequestHead:
@@ -109,7 +118,7 @@ def _refuse_endless(data: bytes, start: int, scanned: int, limits: Limits) -> No
         raise ClientError(414, "request line too long")
     if len(data) - start > limits.head:
         raise ClientError(limits.status, "head too large")
-    if line_end >= 0:
+    if line_end >= 0 and line_end + 2 > scanned:  # not seen whole by an earlier call
         request_line(data[start:line_end])
     if _BARE_LF.search(data, max(start, scanned - 1)):
         raise ClientError(400, "line without CR")
@@ -163,5 +172,5 @@ def _refuse_endless_response(data: bytes, limits: Limits) -> None:
     # Without the line's CR LF, of which the CR may be there already.
     if len(data) - (data.rfind(b"\r\n") + 2) > limits.field + 1:
         raise fault("line too long")
-    if _BARE_LF.search(data):
+    if data.count(b"\n") != data.count(b"\r\n"):
         raise fault("line without CR")

@@ -45,6 +45,7 @@ class Acceptor:
 
     __slots__ = (
         "_announced_badly",
+        "_announcements",
         "_frontend",
         "_handshakes",
         "_loop",
@@ -67,6 +68,7 @@ class Acceptor:
         self._frontend = frontend
         self._security = security
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._announcements: set[Announcement] = set()
         # whether the system had no room lately, and what comes next then
         self._troubled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -102,10 +104,12 @@ class Acceptor:
                     return
                 continue  # this client is gone again
             sock.settimeout(0)
-            if self._frontend.announces(address[0]):
-                Announcement(self, self._frontend, sock, address[0])
-            else:
+            if not self._frontend.announces(address[0]):
                 self.serve(sock, address[0], None)
+            elif self._frontend.admission.has_room(len(self._announcements)):
+                self._announcements.add(Announcement(self, self._frontend, sock, address[0]))
+            else:
+                _close(sock)
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the kernel's queue for a while; said once, until it is over."""
@@ -136,9 +140,7 @@ class Acceptor:
         """Let a client in, and secure its connection; ``ends`` is what a preamble told of it."""
         address = address if ends is None else ends.source
         if not self._frontend.admission.admit(address):
-            # A reset costs neither side anything more.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
-            sock.close()
+            _close(sock)
             return
         connection = FrontendConnection(self._frontend, address, ends)
         task = self._loop.create_task(self._begin(sock, connection))
@@ -150,12 +152,18 @@ class Acceptor:
         sock.close()
         self._announced_badly.happened()
 
+    @property
+    def busy(self) -> bool:
+        """Whether connections are being announced or secured."""
+        return bool(self._announcements or self._handshakes)
+
     def add_reader(self, announcement: "Announcement", sock: socket.socket) -> None:
         """Tell ``announcement`` when there is something to read."""
         self._loop.add_reader(sock, announcement.readable)
 
-    def remove_reader(self, sock: socket.socket) -> None:
+    def remove_reader(self, announcement: "Announcement", sock: socket.socket) -> None:
         """Tell it no more."""
+        self._announcements.discard(announcement)
         self._loop.remove_reader(sock)
 
     async def _begin(self, sock: socket.socket, connection: FrontendConnection) -> None:
@@ -174,6 +182,12 @@ class Acceptor:
 
     def __repr__(self) -> str:
         return f"<Acceptor {len(self._handshakes)} handshakes>"
+
+
+def _close(sock: socket.socket) -> None:
+    """Close a connection by a reset, which costs neither side anything more."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    sock.close()
 
 
 class Announcement:
@@ -220,7 +234,7 @@ class Announcement:
 
     def _end(self) -> None:
         self._frontend.deadlines.discard(self)
-        self._acceptor.remove_reader(self._socket)
+        self._acceptor.remove_reader(self, self._socket)
 
     def __repr__(self) -> str:
         return f"<Announcement from {self._address}, {len(self._data)} bytes>"

@@ -11,7 +11,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from proxy.dataplane.notices import Notice
 
 # What says that the system has nothing left for another connection: nobody's fault but our own.
-EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+# EADDRNOTAVAIL: no local port is left for another connection to a member.
+EXHAUSTED = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+)
 
 
 class Admission:
@@ -40,10 +43,16 @@ class Admission:
         """What is said of refused connections."""
         return self._full, self._too_many
 
+    def has_room(self, more: int) -> bool:
+        """Whether there is room for a connection beside ``more`` that don't count yet."""
+        if self.count + more < self.most:
+            return True
+        self._full.happened()
+        return False
+
     def admit(self, address: str) -> bool:
         """Whether one more connection from ``address`` is let in; it counts until ``leave``."""
-        if self.count >= self.most:
-            self._full.happened()
+        if not self.has_room(0):
             return False
         if self._per_address is not None:
             key = self._key(address)

@@ -174,10 +174,9 @@ class Exchange:
 
     def _refuse_body(self) -> None:
         """The body is larger than its mapping allows (413), and the member mustn't see its end."""
-        if self.phase is RESPONDING:
-            self.client.abort()
-        else:
-            self.answer(OwnAnswer(413))
+        if self.abandon_response():
+            return
+        self.answer(OwnAnswer(413))
 
     def _connect(self, now: float, *, fresh: bool = False) -> None:
         """Take a connection to the member, or have one opened."""
@@ -347,12 +346,22 @@ class Exchange:
 
         Whether the client may still be told; it is cut off when an answer is under way.
         """
-        if self.phase is RESPONDING:
-            self.client.abort()
-            self.client_lost()
+        if self.abandon_response():
             return False
         self._leave_member()
         self._end()
+        return True
+
+    def abandon_response(self) -> bool:
+        """Cut both sides off at once if an answer is under way; whether one was.
+
+        At once, since the member's next bytes may be there already: its connection must not go
+        back to the pool while a body is owed (H12).
+        """
+        if self.phase is not RESPONDING:
+            return False
+        self.client.abort()
+        self.client_lost()
         return True
 
     def finish(self, *, keep: bool) -> None:

@@ -15,14 +15,13 @@ from proxy.core.errors import ClientError
 from proxy.core.framing import FramingError, request_body
 from proxy.core.headers import Forwarded
 from proxy.core.http1 import read_request_head
-from proxy.core.pages import OwnAnswer
 from proxy.core.proxy_protocol import Ends
 from proxy.dataplane import mistakes
-from proxy.dataplane.access_log import Refusal
 from proxy.dataplane.deadlines import NEVER
 from proxy.dataplane.exchange import READ, Exchange
 from proxy.dataplane.flow import HIGH_WATER, Gate, Hold, has_left, reset
 from proxy.dataplane.frontend import Frontend
+from proxy.dataplane.response import refusal
 
 log = logging.getLogger("balanceme")
 
@@ -35,6 +34,8 @@ TLS_LINGER = 15.0
 TLS_SHUTDOWN = 60.0
 # How often, in seconds, it is looked whether a client is there that isn't read from.
 LOOK = 1.0
+# Requests that are answered by ourselves in a row, before others get their turn (H38).
+TURNS = 100
 
 
 class Phase(Enum):
@@ -89,7 +90,7 @@ class FrontendConnection(asyncio.Protocol):
         self.gate: Gate = cast(Gate, None)
         self.forwarded: Forwarded = cast(Forwarded, None)
         self.served = 0
-        self.may_keep = not frontend.stopping.is_set()
+        self.may_keep = True
         self.half_closed = False
         self.blocked = False
         # for what it is doing now
@@ -107,6 +108,7 @@ class FrontendConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands; over TLS, after the handshake."""
         frontend = self.frontend
+        self.may_keep = not frontend.stopping.is_set()
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         if frontend.tls:  # else 256 KiB wait unread before TLS stops reading
@@ -138,11 +140,14 @@ class FrontendConnection(asyncio.Protocol):
         """The client sends no more; over plain TCP it may still wait for its answer."""
         exchange = self.exchange
         self.half_closed = True
-        if exchange is None:
-            return False
         if self.frontend.tls:
-            exchange.client_lost()  # TLS takes no more for it, so its member needn't go on
+            if exchange is not None:
+                exchange.client_lost()  # TLS takes no more for it, so its member needn't go on
             return False
+        if exchange is None:
+            return self.blocked and bool(self._buffer)
+        if not self.blocked:
+            self.deadline = self.frontend.clock.monotonic() + LOOK
         return exchange.request.complete and exchange.tunnel is None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -177,9 +182,13 @@ class FrontendConnection(asyncio.Protocol):
     def _read_requests(self) -> None:
         """Take requests from the buffer, as long as each is answered at once."""
         self._reading = True
+        turns = 0
         while self.phase in (IDLE, HEAD) and self._position < len(self._buffer):
             if self.blocked:
                 break  # a client that doesn't read gets no more answers
+            if (turns := turns + 1) > TURNS:
+                asyncio.get_running_loop().call_soon(self._go_on)
+                break
             try:
                 if not self._read_request():
                     break
@@ -197,8 +206,13 @@ class FrontendConnection(asyncio.Protocol):
             self._position = 0
         elif self.phase is EXCHANGE or (self.blocked and self.phase is not LINGERING):
             self._hold_ahead()
-        if self.half_closed and self.phase in (IDLE, HEAD):
+        if self.half_closed and not self.blocked and self.phase in (IDLE, HEAD):
             self.close()  # what it had sent is answered
+
+    def _go_on(self) -> None:
+        """Take requests again, after others have had their turn."""
+        if self.phase in (IDLE, HEAD) and not self._reading:
+            self._read_requests()
 
     def _hold_ahead(self) -> None:
         """Stop reading from a client that has sent enough ahead (H37)."""
@@ -298,16 +312,9 @@ class FrontendConnection(asyncio.Protocol):
         """Answer what can't be understood, and close: nothing behind it can be trusted."""
         if self.phase is CLOSED:
             return
-        second = int(self.frontend.clock.wall())
-        answer = OwnAnswer(error.status)
         # One line, whatever ended it: field lines hold what no log may (H86).
         line = line or next(iter(self._buffer[self._position :].lstrip(b"\r\n").splitlines()), b"")
-        head_only = line.startswith(b"HEAD ")
-        sent = 0 if head_only else len(answer.body)
-        first = self.frontend.first_lines(second, b"")
-        self.transport.write(answer.encode(first, b"Connection: close\r\n", head_only=head_only))
-        refusal = Refusal(self.forwarded.client, second, line, answer.status, sent)
-        self.frontend.access_log.refused(refusal)
+        self.transport.write(refusal(self.frontend, self.forwarded.client, error.status, line))
         self._buffer = b""
         self.exchange = None
         self.close()
@@ -368,7 +375,7 @@ class FrontendConnection(asyncio.Protocol):
         """The client has caught up."""
         self.blocked = False
         if self.exchange is not None:
-            held = not self.gate.open
+            held = self.half_closed or not self.gate.open
             self.deadline = self.frontend.clock.monotonic() + LOOK if held else NEVER
             if not self.exchange.request.complete:
                 self.expect_body()
@@ -378,7 +385,7 @@ class FrontendConnection(asyncio.Protocol):
             timeout = timeouts.keep_alive if self.phase is IDLE else timeouts.head
             self.deadline = self.frontend.clock.monotonic() + timeout
             self.gate.release(Hold.PIPELINED)
-            if self._buffer and not self._reading:
+            if (self._buffer or self.half_closed) and not self._reading:
                 self._read_requests()
 
     def expired(self, now: float) -> None:
@@ -387,10 +394,10 @@ class FrontendConnection(asyncio.Protocol):
         if self.phase is HEAD:
             self._refuse(ClientError(408, "head not complete in time"))
         elif self.phase is EXCHANGE and self.exchange is not None and not self.blocked:
-            if self.gate.open:
-                self.exchange.client_expired()
-            else:
+            if self.half_closed or not self.gate.open:
                 self._look()
+            else:
+                self.exchange.client_expired()
         elif self.phase is IDLE and not self.blocked:
             self.close()
         else:

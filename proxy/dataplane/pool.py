@@ -6,7 +6,6 @@ told by a call of ``connected`` or ``attempt_failed``.
 
 import asyncio
 import socket
-from collections import deque
 from typing import TYPE_CHECKING
 
 from proxy.core.failover import Failure
@@ -67,7 +66,8 @@ class MemberPool:
         self.connections: set[MemberConnection] = set()
         self._idle: list[MemberConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Waiting] = deque()
+        # the one that waits longest first
+        self._waiting: dict[Exchange, Waiting] = {}
         self._addresses: list[str] = []
         self._addresses_expire = 0.0
 
@@ -105,13 +105,13 @@ class MemberPool:
         timeout = self.member.settings.acquire_timeout
         deadline = NEVER if timeout is None else self.clock.monotonic() + timeout
         waiting = Waiting(self, exchange, deadline)
-        self._waiting.append(waiting)
+        self._waiting[exchange] = waiting
         self.deadlines.add(waiting)
 
     def forget(self, exchange: "Exchange") -> None:
         """The exchange waits no longer."""
-        for waiting in [w for w in self._waiting if w.exchange is exchange]:
-            self._waiting.remove(waiting)
+        waiting = self._waiting.pop(exchange, None)
+        if waiting is not None:
             self.deadlines.discard(waiting)
 
     def give_back(self, connection: MemberConnection, now: float) -> None:
@@ -139,9 +139,9 @@ class MemberPool:
             self.open(self._next_waiting())
 
     def _next_waiting(self) -> "Exchange":
-        waiting = self._waiting.popleft()
-        self.deadlines.discard(waiting)
-        return waiting.exchange
+        exchange = next(iter(self._waiting))
+        self.forget(exchange)
+        return exchange
 
     def close(self) -> None:
         """Close what is idle; exchanges under way keep their connections."""
@@ -190,9 +190,14 @@ class MemberPool:
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
         now = self.clock.monotonic()
         if now >= self._addresses_expire:
-            found = await loop.getaddrinfo(
-                self.member.host, self.member.port, type=socket.SOCK_STREAM
-            )
+            try:
+                found = await loop.getaddrinfo(
+                    self.member.host, self.member.port, type=socket.SOCK_STREAM
+                )
+            except socket.gaierror:
+                if not self._addresses:
+                    raise
+                return self._addresses  # a name server that is away for a while changes nothing
             self._addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
             self._addresses_expire = now + ADDRESS_TTL
         return self._addresses

@@ -12,9 +12,11 @@ from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.own_answers import offered_protocol
 from proxy.core.pages import OwnAnswer
 from proxy.core.placement import Placement
+from proxy.dataplane.access_log import Refusal
 from proxy.dataplane.flow import reset
 
 if TYPE_CHECKING:
+    from proxy.dataplane.frontend import Frontend
     from proxy.dataplane.frontend_connection import FrontendConnection
 
 # Statuses after which Apache closes the client's connection, a member's own included (P8).
@@ -134,6 +136,19 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.body_sent} bytes>"
+
+
+def refusal(frontend: "Frontend", client: bytes, status: int, line: bytes) -> bytes:
+    """The answer to a request that can't be understood, which closes; it is logged here.
+
+    ``line`` is what there is of the request line.
+    """
+    second, answer = int(frontend.clock.wall()), OwnAnswer(status)
+    head_only = line.startswith(b"HEAD ")
+    sent = 0 if head_only else len(answer.body)
+    frontend.access_log.refused(Refusal(client, second, line, status, sent))
+    first = frontend.first_lines(second, b"")
+    return answer.encode(first, b"Connection: close\r\n", head_only=head_only)
 
 
 def _with_offer(tail: bytes, protocol: bytes | None) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxy.core.errors import ClientError, MemberError, UnexpectedError
 from proxy.core.headers import Forwarded, client_lines, framing_line, member_request, own_start
 from proxy.core.heads import RequestHead, ResponseHead
-from proxy.core.http1 import Limits, read_request_head, read_response_head
+from proxy.core.http1 import Limits, _requests, read_request_head, read_response_head
 from proxy.core.rewriting import Rewriting
 
 LIMITS = Limits(request_line=8191, field=8191, fields=100, head=65536)
@@ -678,6 +678,14 @@ def test_large_response_head(line: bytes, refusal: type[MemberError] | None) -> 
     """Lines and the whole head have their limits, however they arrive (P22, H63)."""
     outcome = however_it_arrives(response, line + b"\r\n\r\n", SMALL)
     assert isinstance(outcome, tuple) if refusal is None else outcome is refusal
+
+
+def test_nothing_is_made_of_too_many_lines() -> None:
+    """Too many lines are counted before they are read, and not remembered (H38, H92)."""
+    data = b"GET /many HTTP/1.1\r\n" + b"a:b\r\n" * 500 + b"\r\n"
+    assert request(data) == 431
+    assert data not in _requests
+    assert request(b"GET /many HTTP/9\r\n" + b"a:b\r\n" * 500 + b"\r\n") == 400
 
 
 @pytest.mark.parametrize("status", [600, 999])

@@ -824,3 +824,24 @@ def test_mistake_when_a_deadline_passes(stage: Stage, monkeypatch: pytest.Monkey
     stage.advance(PREFETCH_TIME + 0.1)
     assert own(client)[0] == 500
     assert stage.mistakes()
+
+
+def test_connection_that_is_owed_a_body_is_nobody_elses() -> None:
+    """An answer and its refused body end in one go: its connection is closed (H12, H60)."""
+    stage = Stage(1, mapping={"max_body": 100000})
+    client = stage.client()
+    client.send(request(POST, CHUNKED) + chunks(b"x" * 90000)[:-5])
+    member = stage.accept()
+    member.send(response(body=b"helloworld")[:-5])
+
+    def both() -> None:
+        client.transport.feed(chunks(b"x" * 20000))
+        member.transport.feed(b"world")
+
+    stage.loop.run(both)
+    assert not member.open
+    other = stage.client()
+    other.send(request())
+    assert stage.openings == ["server1"]
+    stage.end()
+    stage.close()

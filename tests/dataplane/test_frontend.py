@@ -643,3 +643,55 @@ def test_refused_head_request_gets_no_page(stage: Stage) -> None:
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b"\r\n\r\n")
     assert '400 - "-"' in stage.log.lines[0]
+
+
+def test_half_closed_client_that_reads_late(make_stage: MakeStage) -> None:
+    """Who has ended its side and reads slowly still gets all its answers (H79)."""
+    stage = make_stage(1)
+    client = stage.client()
+    client.stick()
+    client.send(request() * 3)
+    member = stage.accept()
+    client.end()
+    for number in range(3):
+        member.take()
+        member.send(response(body=b"x" * 100000))
+        client.flow()
+        if number < 2:
+            client.stick()
+    assert statuses(client) == [200] * 3
+    assert not client.open
+
+
+def test_half_closed_client_is_looked_at(make_stage: MakeStage) -> None:
+    """Whether who has ended its side is still there is looked at while it waits (H66)."""
+    stage = make_stage(1)
+    client = stage.client()
+    client.send(request())
+    stage.accept()
+    client.end()
+    for _ in range(5):
+        assert stage.clients[0].deadline <= stage.clock.monotonic() + 1
+        stage.advance(1.5)
+    assert client.open
+
+
+def test_handshake_that_ends_while_the_worker_stops(make_stage: MakeStage) -> None:
+    """A connection that stands only after the stop has begun serves one request, and closes."""
+    stage = make_stage(1)
+    holder = stage.client()
+    holder.send(request())
+    member = stage.accept()
+    stage.stop()
+    late = stage.client()
+    late.send(NOT_FOUND)
+    assert b"Connection: close" in late.take()
+    member.send(response())
+    stage.advance(0.1)
+
+
+def test_many_answers_of_our_own_let_others_in(stage: Stage) -> None:
+    """A read full of requests that we answer ourselves is answered in turns, and in full (H38)."""
+    client = stage.client()
+    client.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+    assert statuses(client) == [200] * 1000

@@ -1,5 +1,6 @@
 """A worker's connections to one member: taken, opened, limited, waited for."""
 
+import errno
 import socket
 
 import pytest
@@ -259,3 +260,38 @@ def test_wait_has_no_end_by_default(make_stage: MakeStage) -> None:
     stage.accept()
     stage.advance(3600)
     assert stage.busy == 2
+
+
+# --- what is no member's fault -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EADDRNOTAVAIL])
+def test_our_own_lack_is_no_member_s_fault(make_stage: MakeStage, number: int) -> None:
+    """Without a descriptor or a local port we can't connect, and nobody is in error (H67)."""
+    stage = make_stage(1)
+    client = stage.client()
+    client.send(request())
+    stage.refuse("server1", OSError(number, "exhausted"))
+    assert client.take().startswith(b"HTTP/1.1 503 ")
+    assert stage.member().error_since is None
+
+
+def test_name_server_that_is_away(make_stage: MakeStage) -> None:
+    """Addresses that are known serve on while the name can't be resolved (F15)."""
+    stage = make_stage(1)
+    stage.loop.addresses["server1"] = ["10.0.0.1"]
+    busy(stage)
+    stage.loop.openings[0].accept()
+    stage.advance(3600)
+    stage.loop.addresses["server1"] = socket.gaierror(-3, "Temporary failure")
+    busy(stage)
+    assert stage.openings == ["10.0.0.1"]
+
+
+def test_waiting_clients_that_all_leave(make_stage: MakeStage) -> None:
+    """Thousands that wait for a connection and leave are forgotten one by one (H38, H72)."""
+    stage = make_stage(1, member={"max_connections": 1})
+    clients = busy(stage, 2000)
+    for client in clients[:0:-1]:
+        stage.loop.run(client.transport.lose, ConnectionResetError("reset"))
+    assert not stage.pool()._waiting

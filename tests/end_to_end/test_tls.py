@@ -1,5 +1,6 @@
 """TLS as operators and clients need it: versions, names, chains, keys, and nothing said in vain."""
 
+import contextlib
 import socket
 import ssl
 import subprocess
@@ -156,10 +157,9 @@ def test_versions(version: ssl.TLSVersion, text: str, site: Proxy, authority: Au
         assert answer_of(client).endswith(b"server1")
 
 
-def hello(version: int) -> bytes:
+def hello(version: int, name: bytes = NAME.encode()) -> bytes:
     """A ClientHello of TLS 1.0 to 1.2, as bytes: no library has to be able to speak it."""
     ciphers = bytes.fromhex("c013c014c009c00a002f0035c02bc02f")
-    name = NAME.encode()
     extensions = b"\0\0" + (len(name) + 5).to_bytes(2) + (len(name) + 3).to_bytes(2)
     extensions += b"\0" + len(name).to_bytes(2) + name
     extensions += bytes.fromhex("000a00060004001d0017 000b00020100 000d000a00080403040102010203")
@@ -168,6 +168,19 @@ def hello(version: int) -> bytes:
     body += len(extensions).to_bytes(2) + extensions
     message = b"\1" + len(body).to_bytes(3) + body
     return b"\x16\3\1" + len(message).to_bytes(2) + message
+
+
+def test_name_that_is_no_text(site: Proxy, authority: Authority) -> None:
+    """A server name of any bytes fails its handshake without a word (H75, H76)."""
+    said = site.stderr()
+    for name in (b"mail\xff.example.org", b"\xe4\xf6", b"a\0b"):
+        with socket.create_connection(site.address(), timeout=PATIENCE) as client:
+            client.sendall(hello(0x0303, name))
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(65_536)[:1] in (b"", b"\x15", b"\x16")
+    with shake(site, authority.trust()) as late:
+        assert answer_of(late).endswith(b"server1")
+    assert site.stderr() == said
 
 
 @pytest.mark.parametrize("version", [0x0300, 0x0301, 0x0302, 0x0303])
