@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 import pytest
@@ -32,6 +32,7 @@ NAME = "mail.example.org"
 # How long, in seconds, something may take that should happen at once: for slow machines only.
 PATIENCE = 10.0
 _STEP = 0.005
+_LOOKS = 15
 _MISTAKES = ("Traceback", "a mistake in balanceme", "never retrieved", "never awaited")
 
 Yaml = dict[str, Any]
@@ -53,6 +54,20 @@ async def until_async(true: Callable[[], object], what: str, seconds: float = PA
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds:g} s: {what}")
         await asyncio.sleep(_STEP)
+
+
+Value = TypeVar("Value")
+
+
+async def settled(value: Callable[[], Value]) -> Value:
+    """What ``value()`` gives, once so many looks in a row found the same."""
+    seen, times = value(), 0
+    while times < _LOOKS:
+        await asyncio.sleep(2 * _STEP)
+        found = value()
+        times = times + 1 if found == seen else 0
+        seen = found
+    return seen
 
 
 # --- ports ---------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ occurs nowhere else, so that neither side has to understand what it reads.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import cast
+from typing import Self, cast
 
 from proxy.dataplane.flow import reset
 
@@ -221,20 +221,30 @@ class Storm:
             transport.abort()
 
 
-async def listen(
-    address: tuple[str, int], answers: Mapping[bytes, Answer]
-) -> tuple[asyncio.Server, Callable[[], None]]:
-    """A member that serves; and what closes all its connections."""
-    connections: set[StormMember] = set()
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(address)
-    server = await asyncio.get_running_loop().create_server(
-        lambda: StormMember(answers, connections), sock=sock, backlog=1024
-    )
+class Listening:
+    """A member that serves while it is entered; an event loop must not end before it."""
 
-    def close_connections() -> None:
-        for connection in list(connections):
-            connection.transport.close()
+    def __init__(self, address: tuple[str, int], answers: Mapping[bytes, Answer]) -> None:
+        self._address = address
+        self._answers = answers
+        self._connections: set[StormMember] = set()
 
-    return server, close_connections
+    async def __aenter__(self) -> Self:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(self._address)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: StormMember(self._answers, self._connections), sock=sock, backlog=1024
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self.close_connections()
+
+    async def close_connections(self) -> None:
+        """Close all connections that are open now."""
+        for connection in list(self._connections):
+            connection.transport.abort()
+        while any(each.transport.is_closing() for each in self._connections):  # noqa: ASYNC110 - a tick
+            await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from typing import ClassVar, cast
 import pytest
 import uvloop
 
-from tests.end_to_end.conftest import HOST, NAME, Launcher, Proxy, request
+from tests.end_to_end.conftest import HOST, NAME, Launcher, Proxy, request, settled
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 KIB = 1024
 CONNECTIONS = 25
-# Looks at the proxy, 10 ms apart, that must find it the same before it counts as standing still.
-STILL = 15
 # Seconds that a slow client takes for each read.
 PAUSE = 0.02
 # KiB for one connection. One read of uvloop's has up to 250 KiB, and it stops at 64 KiB that wait:
@@ -134,16 +132,6 @@ def moved(proxy: Proxy) -> str:
     return Path(f"/proc/{proxy.pid}/io").read_text()
 
 
-async def standstill(proxy: Proxy) -> None:
-    """Wait until the proxy neither reads nor writes."""
-    seen, times = "", 0
-    while times < STILL:
-        found = moved(proxy)
-        times = times + 1 if found == seen else 0
-        seen = found
-        await asyncio.sleep(0.01)
-
-
 async def weigh(
     proxy: Proxy, port: int, sides: tuple[Behaviour, Behaviour], trust: ssl.SSLContext | None
 ) -> tuple[float, float]:
@@ -163,7 +151,7 @@ async def weigh(
             await loop.create_connection(
                 lambda: Side(client, client=True), sock=sock, ssl=trust, server_hostname=name
             )
-        await standstill(proxy)
+        await settled(lambda: moved(proxy))
 
     await connect(5)  # what is allocated once doesn't count
     before = proxy.memory("RssAnon")

@@ -17,7 +17,7 @@ from typing import cast
 import pytest
 import uvloop
 
-from tests.end_to_end.conftest import HOST, NAME, Launcher, Proxy, request, until_async
+from tests.end_to_end.conftest import HOST, NAME, Launcher, Proxy, request, settled, until_async
 
 pytestmark = pytest.mark.slow
 
@@ -132,19 +132,24 @@ class Crowd:
         figures = tenths[4], tenths[8], max(times)
         log.info("%s: median %.1f ms, 90 of 100 %.1f ms, at most %.1f ms", name, *figures)
 
+    def close_connections(self) -> None:
+        """Close all the member's connections."""
+        for transport in self.connections:
+            transport.abort()
+
     async def leave(self) -> None:
         """End them all; an event loop must not end before them."""
-        for transport in [*self.connections, *(waiter.transport for waiter in self._all)]:
-            transport.abort()
+        self.close_connections()
+        for waiter in self._all:
+            waiter.transport.abort()
         await until_async(
             lambda: not self.connections and Waiter.lost == len(self._all), "all have left"
         )
 
 
 async def serve_others(crowd: Crowd) -> None:
-    """Serve others alone, then while all the rest is there; then answer the Pings."""
+    """Serve others while all the rest is there; then answer the Pings."""
     proxy = crowd.proxy
-    await crowd.others("alone")
     memory = proxy.memory("RssAnon")
     await crowd.come(PINGS, PING, tls=True)
     await until_async(lambda: len(crowd.pings) == PINGS, "all Pings wait", PATIENCE)
@@ -167,13 +172,15 @@ async def serve_others(crowd: Crowd) -> None:
 
 async def gather_crowd(proxy: Proxy, port: int, trust: ssl.SSLContext) -> None:
     """Do it, and let nobody stay."""
-    before = proxy.descriptors()
     Waiter.answered = Waiter.lost = 0
     crowd = Crowd(proxy, trust)
     server = await asyncio.get_running_loop().create_server(
         lambda: PingMember(crowd), HOST, port, backlog=4096
     )
     try:
+        await crowd.others("alone")
+        crowd.close_connections()
+        before = await settled(proxy.descriptors)
         await serve_others(crowd)
     finally:
         server.close()
