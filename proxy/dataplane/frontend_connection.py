@@ -133,7 +133,10 @@ class FrontendConnection(asyncio.Protocol):
         if exchange is not None:
             self._exchange_data(exchange, data)
         elif self.phase is not LINGERING:
-            self._buffer = self._buffer + data if self._buffer else data
+            if self._buffer:
+                data = self._buffer[self._position :] + data
+                self._position = 0
+            self._buffer = data
             self._read_requests()
 
     def eof_received(self) -> bool:
@@ -204,7 +207,7 @@ class FrontendConnection(asyncio.Protocol):
         if self._position >= len(self._buffer):
             self._buffer = b""
             self._position = 0
-        elif self.phase is EXCHANGE or (self.blocked and self.phase is not LINGERING):
+        elif self.phase is not LINGERING and (self.exchange or self.blocked or turns > TURNS):
             self._hold_ahead()
         if self.half_closed and not self.blocked and self.phase in (IDLE, HEAD):
             self.close()  # what it had sent is answered
@@ -212,6 +215,7 @@ class FrontendConnection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Take requests again, after others have had their turn."""
         if self.phase in (IDLE, HEAD) and not self._reading:
+            self.gate.release(Hold.PIPELINED)
             self._read_requests()
 
     def _hold_ahead(self) -> None:
@@ -324,7 +328,7 @@ class FrontendConnection(asyncio.Protocol):
     def hold(self, why: Hold) -> None:
         """Stop reading; whether the client is still there is then looked at now and then (H66)."""
         self.gate.hold(why)
-        if not self.blocked:
+        if self.phase is EXCHANGE and not self.blocked:
             self.deadline = self.frontend.clock.monotonic() + LOOK
 
     def _look(self) -> None:
