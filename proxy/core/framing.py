@@ -73,6 +73,7 @@ _CHUNK_LINE = re.compile(
     )*+\r\n""",
     re.VERBOSE,
 )
+_PLAIN_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _CHUNK_TOO_LARGE = re.compile(rb"[0-9A-Fa-f]{16}")
 
 
@@ -116,6 +117,9 @@ class ChunkedBody:
                 if not self._remaining:
                     self._state = _Chunk.DATA_END
                 continue
+            position = self._whole_chunks(data, position, pieces)
+            if position == end:
+                break
             step = self._framing(data, position)
             if step == 0:
                 self._buffer = data[position:]
@@ -124,6 +128,19 @@ class ChunkedBody:
         if self.complete:
             self.rest = data[position:]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _whole_chunks(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """Take chunks without extensions that are there whole, many at once; the place behind."""
+        if self._state is not _Chunk.LINE:
+            return position
+        while found := _PLAIN_LINE.match(data, position):
+            begin = found.end()
+            end = begin + int(found[1], 16)
+            if end == begin or data[end : end + 2] != b"\r\n":
+                break
+            pieces.append(data[begin:end])
+            position = end + 2
+        return position
 
     def _framing(self, data: bytes, position: int) -> int:
         """Take one element that is not data; how many bytes it had, 0 if it is incomplete."""

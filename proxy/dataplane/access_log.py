@@ -111,6 +111,8 @@ class AccessLog:
             self._lines.append(
                 self._combined_refused(refusal) if combined else _json_refused(refusal)
             )
+            if len(self._lines) >= BATCH:
+                self.flush()
 
     def flush(self) -> None:
         """Write what was collected; trouble is said once, and never stops traffic."""

@@ -195,7 +195,7 @@ class MemberConnection(asyncio.Protocol):
         self.deadline = NEVER
         # What the member hasn't taken of a request would stand before the next one (H12).
         owed = not exchange.request.complete or self.transport.get_write_buffer_size()
-        if self._keep and not owed and not self.transport.is_closing():
+        if self._keep and not owed:
             if not self.gate.open:
                 self.gate.release(~Hold.NONE)
             self.pool.give_back(self, now)

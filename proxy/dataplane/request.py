@@ -28,7 +28,6 @@ class Request:
         "_chunked",
         "_expects",
         "_held",
-        "_held_size",
         "body",
         "complete",
         "continued",
@@ -46,20 +45,18 @@ class Request:
         self._expects = expects_continue
         self.continued = not expects_continue
         # what is collected
-        self._held: list[bytes] = []
-        self._held_size = 0
+        self._held = bytearray()
         # how the member reads the body
         self._chunked = False
 
     def hold(self, piece: bytes) -> None:
         """Collect a piece of the body."""
-        self._held.append(piece)
-        self._held_size += len(piece)
+        self._held += piece
 
     @property
     def collected(self) -> bool:
         """Whether enough is there to go to a member."""
-        return self.complete or self._held_size >= PREFETCH or self._expects
+        return self.complete or len(self._held) >= PREFETCH or self._expects
 
     def encode(
         self, head: RequestHead, placement: Placement, forwarded: headers.Forwarded
@@ -79,11 +76,11 @@ class Request:
         if head.block.plain:
             tail = ours + (KEEP_ALIVE if member.reuse else CLOSE)
             return headers.member_request(head, path, host, forwarded, tail)
-        whole = self._held_size if self.complete and self._held_size < PREFETCH else None
+        whole = len(self._held) if self.complete and len(self._held) < PREFETCH else None
         framing, self._chunked = headers.framing_line(head, whole)
         tail = ours + framing + _connection_lines(head, member, mapping)
         data = headers.member_request(head, path, host, forwarded, tail)
-        piece = b"".join(self._held)
+        piece = bytes(self._held)
         self._held.clear()
         return data + self.framed(piece)
 

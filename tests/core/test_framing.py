@@ -209,7 +209,7 @@ def test_tiny_chunks_are_linear(size: int) -> None:
         assert body.complete
         steps.append(body.steps)
     per_chunk = [steps[0] / 500, steps[1] / 1000]
-    assert per_chunk[1] <= per_chunk[0]
+    assert per_chunk[1] <= per_chunk[0] * 1.1
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
