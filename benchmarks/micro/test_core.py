@@ -11,6 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.members import answer
 from benchmarks.scenarios import SMALL_BYTES, request, session
 from proxy.core.balancer import Balancer, Session
+from proxy.core.framing import ChunkedBody
 from proxy.core.headers import Forwarded, client_lines, member_request, own_start
 from proxy.core.heads import RequestHead
 from proxy.core.http1 import Limits, read_request_head, read_response_head
@@ -90,6 +91,19 @@ def test_response_head_through(benchmark: BenchmarkFixture) -> None:
         return start + client_lines(found[0], rewriting, lambda: b"", length=True)
 
     assert b"X-Member: server2\r\n" in benchmark(through)
+
+
+# --- bodies ------------------------------------------------------------------------------------
+
+
+def test_tiny_chunks(benchmark: BenchmarkFixture) -> None:
+    """A read full of chunks of one byte, as large as the event loop gives it at most."""
+    data = b"1\r\na\r\n" * 42666
+
+    def feed() -> int:
+        return len(ChunkedBody(LIMITS).feed(data))
+
+    assert benchmark(feed) == 42666
 
 
 # --- sessions ----------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from proxy.dataplane.tls import Certificates
 
 log = logging.getLogger("balanceme")
 
+# More field lines than any head has room for.
 MANY = 1_000_000
 # Open files that are no connections: sockets that listen, logs, the event loop's own.
 OTHER_FILES = 64

@@ -56,6 +56,15 @@ def status_line(line: bytes) -> StatusLine:
     return int(status), reason, 0 if minor == b"0" else 1
 
 
+class MessageFields(FieldBlock):
+    """The field lines of a head: whether a body comes in chunks, and its length if it is stated."""
+
+    __slots__ = ("chunked", "content_length")
+
+    chunked: bool
+    content_length: int | None
+
+
 class Head:
     """What both kinds of heads say through their field lines.
 
@@ -64,7 +73,7 @@ class Head:
 
     __slots__ = ("block",)
 
-    block: FieldBlock
+    block: MessageFields
 
     @property
     def fields(self) -> list[Field]:
@@ -81,17 +90,25 @@ class Head:
         """The names in Connection."""
         return self.block.options
 
+    @property
+    def chunked(self) -> bool:
+        """Whether the body comes in chunks."""
+        return self.block.chunked
+
+    @property
+    def content_length(self) -> int | None:
+        """The body's length, if it is stated."""
+        return self.block.content_length
+
     def joined(self, key: bytes) -> bytes | None:
         """All lines of one name joined by ``, `` (RFC 9110 section 5.3); None without one."""
         return self.block.joined(key)
 
 
-class RequestFields(FieldBlock):
+class RequestFields(MessageFields):
     """The field lines of a request, and what they say of its host, body and connection."""
 
     __slots__ = (
-        "chunked",
-        "content_length",
         "cookie",
         "expects_continue",
         "host",
@@ -170,16 +187,6 @@ class RequestHead(Head):
         return self.block.host
 
     @property
-    def chunked(self) -> bool:
-        """Whether the body comes in chunks."""
-        return self.block.chunked
-
-    @property
-    def content_length(self) -> int | None:
-        """The body's length, if it is stated."""
-        return self.block.content_length
-
-    @property
     def expects_continue(self) -> bool:
         """Whether the client may wait for 100 Continue before it sends the body."""
         return self.minor > 0 and self.block.expects_continue
@@ -193,10 +200,10 @@ class RequestHead(Head):
         return f"<RequestHead {self.method!r} {self.target!r} 1.{self.minor}>"
 
 
-class ResponseFields(FieldBlock):
+class ResponseFields(MessageFields):
     """The field lines of a response, and what they say of its body and connection."""
 
-    __slots__ = ("chunked", "closes", "content_length")
+    __slots__ = ("closes",)
 
     def __init__(self, text: bytes) -> None:
         """Raises FieldsError or MemberError (RFC 9112 section 6.3)."""
@@ -248,16 +255,6 @@ class ResponseHead(Head):
         # the status line as the client gets it
         self.line = b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason)
         self.keep_alive = self.minor > 0 and not self.block.closes
-
-    @property
-    def chunked(self) -> bool:
-        """Whether the body comes in chunks."""
-        return self.block.chunked
-
-    @property
-    def content_length(self) -> int | None:
-        """The body's length, if it is stated."""
-        return self.block.content_length
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} 1.{self.minor}>"

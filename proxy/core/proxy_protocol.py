@@ -40,7 +40,7 @@ def missing(data: bytes) -> int:
     size = len(data)
     if not data:
         return _SHORTEST
-    if _SIGNATURE.startswith(data[: len(_SIGNATURE)]) and data[:1] != b"P":
+    if _SIGNATURE.startswith(data[: len(_SIGNATURE)]):
         if size < _FIXED:
             return _FIXED - size
         length = int.from_bytes(data[14:16], "big")

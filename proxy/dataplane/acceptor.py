@@ -1,6 +1,6 @@
 """A frontend's listening socket: who is let in, and what comes before HTTP.
 
-A connection is counted, then announced by a PROXY preamble where the frontend expects one, then
+A connection is announced by a PROXY preamble where the frontend expects one, then counted, then
 secured. Only then is there a ``FrontendConnection`` that reads. This is the only place of the data
 plane with a task for a client: the TLS handshake, once for each connection.
 """
@@ -107,7 +107,7 @@ class Acceptor:
             if not self._frontend.announces(address[0]):
                 self.serve(sock, address[0], None)
             elif self._frontend.admission.has_room(len(self._announcements)):
-                self._announcements.add(Announcement(self, self._frontend, sock, address[0]))
+                Announcement(self, self._frontend, sock, address[0])
             else:
                 _close(sock)
 
@@ -159,6 +159,7 @@ class Acceptor:
 
     def add_reader(self, announcement: "Announcement", sock: socket.socket) -> None:
         """Tell ``announcement`` when there is something to read."""
+        self._announcements.add(announcement)
         self._loop.add_reader(sock, announcement.readable)
 
     def remove_reader(self, announcement: "Announcement", sock: socket.socket) -> None:

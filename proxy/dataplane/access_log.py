@@ -63,9 +63,9 @@ def _quoted(value: bytes | None, escape: bytes) -> str:
 
 def without_secrets(text: bytes | None) -> bytes | None:
     """A request line or an address without the secrets in it."""
-    if text and _SECRET.search(text) is not None:
-        return _SECRET.sub(lambda found: found[1] + b"..." if found[1] else b"...@", text)
-    return text
+    if not text:
+        return text
+    return _SECRET.sub(lambda found: found[1] + b"..." if found[1] else b"...@", text)
 
 
 class Refusal(NamedTuple):

@@ -6,7 +6,14 @@ there go on. An IPv6 client counts by its network of 64 bits, of which it has ev
 
 import errno
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 from proxy.dataplane.notices import Notice
 
@@ -15,6 +22,25 @@ from proxy.dataplane.notices import Notice
 EXHAUSTED = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 )
+
+
+Networks = Sequence[IPv4Network | IPv6Network]
+
+
+def is_among(address: str, networks: Networks) -> bool:
+    """Whether one of ``networks`` has ``address``."""
+    found = _parsed(address) if networks else None
+    return found is not None and any(
+        found in network for network in networks if network.version == found.version
+    )
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    """A numeric address, its zone left out."""
+    try:
+        return ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
 
 
 class Admission:
@@ -26,7 +52,7 @@ class Admission:
         self,
         most: int,
         per_address: int | None = None,
-        exempt: Sequence[IPv4Network | IPv6Network] = (),
+        exempt: Networks = (),
     ) -> None:
         self.most = most
         self._per_address = per_address
@@ -78,11 +104,8 @@ class Admission:
 
     def _key(self, address: str) -> str:
         """Under what an address counts; empty for those without a limit of their own."""
-        try:
-            found = ip_address(address.partition("%")[0])
-        except ValueError:
-            return ""
-        if any(found in network for network in self._exempt if network.version == found.version):
+        found = _parsed(address)
+        if found is None or is_among(address, self._exempt):
             return ""
         return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
 

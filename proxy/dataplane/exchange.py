@@ -174,9 +174,8 @@ class Exchange:
 
     def _refuse_body(self) -> None:
         """The body is larger than its mapping allows (413), and the member mustn't see its end."""
-        if self.abandon_response():
-            return
-        self.answer(OwnAnswer(413))
+        if not self.abandon_response():
+            self.answer(OwnAnswer(413))
 
     def _connect(self, now: float, *, fresh: bool = False) -> None:
         """Take a connection to the member, or have one opened."""

@@ -2,14 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 from proxy.core.heads import RequestHead
 from proxy.core.http1 import Limits
 from proxy.core.mapping import MappingTable
 from proxy.dataplane.access_log import AccessLog
-from proxy.dataplane.admission import Admission
+from proxy.dataplane.admission import Admission, Networks, is_among
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.pool import Pools
@@ -17,8 +16,6 @@ from proxy.dataplane.tls import Certificates
 
 if TYPE_CHECKING:
     from proxy.dataplane.frontend_connection import FrontendConnection
-
-Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 @dataclass(slots=True)
@@ -85,16 +82,8 @@ class Frontend:
 
     def trusts(self, address: str) -> bool:
         """Whether ``address`` is a proxy whose X-Forwarded fields count."""
-        return bool(self.trusted) and _is_among(address, self.trusted)
+        return is_among(address, self.trusted)
 
     def announces(self, address: str) -> bool:
         """Whether connections from ``address`` begin with a PROXY preamble (H45)."""
-        return bool(self.announcing) and _is_among(address, self.announcing)
-
-
-def _is_among(address: str, networks: Networks) -> bool:
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    return any(found in network for network in networks if network.version == found.version)
+        return is_among(address, self.announcing)

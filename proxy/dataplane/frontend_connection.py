@@ -1,8 +1,8 @@
 """A client's connection.
 
 It cuts the client's bytes into requests and hands each to an ``Exchange``. One request
-is under way at a time; what a client sends ahead waits unread, at most one read of it, until its
-turn comes. Nothing here knows members.
+is under way at a time; what a client sends ahead waits until its turn comes, and with more than
+``limits.pipelined`` of it the client isn't read from. Nothing here knows members.
 """
 
 import asyncio
@@ -133,10 +133,7 @@ class FrontendConnection(asyncio.Protocol):
         if exchange is not None:
             self._exchange_data(exchange, data)
         elif self.phase is not LINGERING:
-            if self._buffer:
-                data = self._buffer[self._position :] + data
-                self._position = 0
-            self._buffer = data
+            self._buffer = self._take() + data if self._buffer else data
             self._read_requests()
 
     def eof_received(self) -> bool:
@@ -149,8 +146,7 @@ class FrontendConnection(asyncio.Protocol):
             return False
         if exchange is None:
             return self.blocked and bool(self._buffer)
-        if not self.blocked:
-            self.deadline = self.frontend.clock.monotonic() + LOOK
+        self._look_later()
         return exchange.request.complete and exchange.tunnel is None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -176,8 +172,7 @@ class FrontendConnection(asyncio.Protocol):
         if exchange.tunnel is not None:
             exchange.tunnel.client_data(data)
         elif exchange.request.complete:
-            self._buffer = self._buffer[self._position :] + data
-            self._position = 0
+            self._buffer = self._take() + data
             self._hold_ahead()
         else:
             self._feed_body(exchange, data)
@@ -231,8 +226,7 @@ class FrontendConnection(asyncio.Protocol):
             if self.phase is IDLE:
                 self.phase = HEAD
                 self.deadline = frontend.clock.monotonic() + frontend.timeouts.head
-            self._buffer = self._buffer[self._position :]
-            self._position = 0
+            self._buffer = self._take()
             self._scanned = len(self._buffer)
             return False
         head, self._position = found
@@ -247,10 +241,7 @@ class FrontendConnection(asyncio.Protocol):
         if exchange.request.complete:
             exchange.start(b"")
         else:
-            rest = self._buffer[self._position :]
-            self._buffer = b""
-            self._position = 0
-            self._feed_body(exchange, rest)
+            self._feed_body(exchange, self._take())
         return True
 
     def _feed_body(self, exchange: Exchange, data: bytes) -> None:
@@ -290,11 +281,15 @@ class FrontendConnection(asyncio.Protocol):
 
     def take_ahead(self) -> bytes:
         """What the client sent behind its upgrade request."""
-        ahead = self._buffer[self._position :]
+        self.gate.release(Hold.PIPELINED)
+        return self._take()
+
+    def _take(self) -> bytes:
+        """What no request has taken yet; the buffer is empty then."""
+        rest = self._buffer[self._position :]
         self._buffer = b""
         self._position = 0
-        self.gate.release(Hold.PIPELINED)
-        return ahead
+        return rest
 
     def exchange_done(self, now: float, *, keep: bool) -> None:
         """The exchange has ended; the connection serves the next request, or closes."""
@@ -328,6 +323,14 @@ class FrontendConnection(asyncio.Protocol):
     def hold(self, why: Hold) -> None:
         """Stop reading; whether the client is still there is then looked at now and then (H66)."""
         self.gate.hold(why)
+        self._look_later()
+
+    @property
+    def _is_unread(self) -> bool:
+        """Whether the client's end could not be read."""
+        return self.half_closed or not self.gate.open
+
+    def _look_later(self) -> None:
         if self.phase is EXCHANGE and not self.blocked:
             self.deadline = self.frontend.clock.monotonic() + LOOK
 
@@ -337,7 +340,7 @@ class FrontendConnection(asyncio.Protocol):
         if sock is not None and has_left(sock, tls=self.frontend.tls):
             self.abort()
         else:
-            self.deadline = self.frontend.clock.monotonic() + LOOK
+            self._look_later()
 
     def close(self) -> None:
         """Close once everything is written, and once the client has stopped sending."""
@@ -379,8 +382,9 @@ class FrontendConnection(asyncio.Protocol):
         """The client has caught up."""
         self.blocked = False
         if self.exchange is not None:
-            held = self.half_closed or not self.gate.open
-            self.deadline = self.frontend.clock.monotonic() + LOOK if held else NEVER
+            self.deadline = NEVER
+            if self._is_unread:
+                self._look_later()
             if not self.exchange.request.complete:
                 self.expect_body()
             self.exchange.client_ready()
@@ -398,7 +402,7 @@ class FrontendConnection(asyncio.Protocol):
         if self.phase is HEAD:
             self._refuse(ClientError(408, "head not complete in time"))
         elif self.phase is EXCHANGE and self.exchange is not None and not self.blocked:
-            if self.half_closed or not self.gate.open:
+            if self._is_unread:
                 self._look()
             else:
                 self.exchange.client_expired()
