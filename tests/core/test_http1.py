@@ -11,22 +11,12 @@ from proxy.core.headers import Forwarded, client_lines, framing_line, member_req
 from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.http1 import Limits, _requests, read_request_head, read_response_head
 from proxy.core.rewriting import Rewriting
+from tests.core.facts import facts
 
 LIMITS = Limits(request_line=8191, field=8191, fields=100, head=65536)
 SMALL = Limits(request_line=20, field=20, fields=3, head=60)
 BEHIND = [b"GET / HTTP/1.1\r\nHost: b\r\n\r\n", b"\r\n", b"\0", b"body\n\n"]
 """What may follow a head in the same read."""
-
-
-def facts(head: RequestHead | ResponseHead) -> tuple[Any, ...]:
-    """All that a head says."""
-    start: tuple[Any, ...]
-    if isinstance(head, RequestHead):
-        start = (head.method, head.target, head.host, head.expects_continue, head.has_body)
-    else:
-        start = (head.status, head.reason)
-    framing = (head.chunked, head.content_length, head.keep_alive)
-    return (*start, head.minor, *framing, head.options, head.fields)
 
 
 def request(data: bytes, limits: Limits = LIMITS, scanned: int = 0) -> Any:

@@ -592,6 +592,17 @@ def request(
     return b"\r\n".join([*lines, b"", body or b""])
 
 
+def is_served(client: RawClient) -> bool:
+    """Whether a clean client gets its answer."""
+    client.send(request("/clean"))
+    return client.read_response(b"GET").body == b"server1"
+
+
+def connect(proxy: Proxy, frontend: int = 0) -> socket.socket:
+    """A connection, before any handshake."""
+    return socket.create_connection(proxy.address(frontend), timeout=PATIENCE)
+
+
 def _bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else text
 

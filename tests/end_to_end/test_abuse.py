@@ -19,13 +19,14 @@ from tests.end_to_end.conftest import (
     Members,
     Proxy,
     Yaml,
+    connect,
+    is_served,
     request,
     seen_by,
     settings_of,
     until,
     until_async,
 )
-from tests.end_to_end.raw_client import RawClient
 from tests.end_to_end.recording_member import RecordingMember
 
 pytestmark = pytest.mark.slow
@@ -41,11 +42,6 @@ def both_ways(serve: Launcher, *members: RecordingMember | Yaml, **frontend: obj
     return serve.run({"frontends": frontends, "balancers": {"cluster": {"members": found}}})
 
 
-def connect(proxy: Proxy, frontend: int = 0) -> socket.socket:
-    """A connection, before any handshake."""
-    return socket.create_connection(proxy.address(frontend), timeout=PATIENCE)
-
-
 def reset(client: socket.socket) -> None:
     """Close with RST."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -58,12 +54,6 @@ def first_visit(proxy: Proxy) -> None:
         client.sendall(b"x\r\n\r\n")
         while client.recv(4096):
             pass
-
-
-def is_served(client: RawClient) -> bool:
-    """Whether a clean client gets its answer."""
-    client.send(request("/clean"))
-    return client.read_response(b"GET").body == b"server1"
 
 
 # --- slow clients --------------------------------------------------------------------------------

@@ -17,29 +17,19 @@ from tests.end_to_end.conftest import (
     Launcher,
     Members,
     Proxy,
+    connect,
     fields_of,
+    is_served,
     request,
     seen_by,
     until,
 )
-from tests.end_to_end.raw_client import RawClient
 from tests.end_to_end.recording_member import Do
 
 pytestmark = pytest.mark.slow
 
 CLIENT = Ends("198.51.100.7", 40000, "203.0.113.5", 443)
 CLIENT_V6 = Ends("2001:db8::7", 40000, "2001:db8::5", 443)
-
-
-def is_served(client: RawClient) -> bool:
-    """Whether a client gets its answer."""
-    client.send(request("/clean"))
-    return client.read_response(b"GET").body == b"server1"
-
-
-def connect(proxy: Proxy, frontend: int = 0) -> socket.socket:
-    """A connection, before any byte."""
-    return socket.create_connection(proxy.address(frontend), timeout=PATIENCE)
 
 
 def is_refused(client: socket.socket) -> bool:

@@ -8,7 +8,7 @@ shows it: a flag or two, where the first cut is, and how large the pieces behind
 import re
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.core import fields, heads, http1, mapping, proxy_protocol
@@ -22,6 +22,7 @@ from proxy.core.rewriting import Rewriting
 from proxy.core.settings import Balancer
 from proxy.core.sticky import StickySession
 from tests import readers
+from tests.core.facts import facts
 from tests.fuzz.conversation import play
 from tests.readers import Message, each_cut
 
@@ -65,17 +66,6 @@ def _forget(module: ModuleType) -> None:
 
 
 # --- heads ---------------------------------------------------------------------------------------
-
-
-def facts(head: RequestHead | ResponseHead) -> tuple[Any, ...]:
-    """All that a head says."""
-    start: tuple[Any, ...]
-    if isinstance(head, RequestHead):
-        start = (head.method, head.target, head.host, head.expects_continue, head.has_body)
-    else:
-        start = (head.status, head.reason)
-    framing = (head.chunked, head.content_length, head.keep_alive)
-    return (*start, head.minor, *framing, head.options, head.fields)
 
 
 Found = tuple[RequestHead | ResponseHead, int] | int | type[MemberError] | None
