@@ -14,7 +14,7 @@ from proxy.core.errors import ConfigError, Mistake
 from proxy.core.raw import Raw, printable, shown
 from proxy.core.reading import json_schema, settings_from_tree
 from proxy.core.served import certificates
-from proxy.core.settings import AccessLog, Frontend, Settings, Tls
+from proxy.core.settings import AccessLog, Frontend, Log, Settings, Tls
 from proxy.core.values import duration_text
 
 # Bytes. PyYAML takes seconds for a megabyte, and no configuration comes near it.
@@ -136,6 +136,8 @@ def _not_utf8(data: bytes, start: int) -> Located:
 
 # --- the files it names ------------------------------------------------------------------------
 
+# Where a log goes that goes to no file.
+NO_FILES = ("-", "syslog")
 _FILES_OF_TLS = ("certificate", "key", "password_file")
 
 
@@ -165,11 +167,17 @@ def _unreadable(file: Path) -> str | None:
 
 
 def _with_absolute_names(settings: Settings, folder: Path) -> Settings:
-    log = settings.access_log
-    if log is not None and log.path != "-":
-        log = AccessLog(path=str(folder / log.path), format=log.format)
     frontends = tuple(_with_absolute_tls(frontend, folder) for frontend in settings.frontends)
-    return settings.model_copy(update={"access_log": log, "frontends": frontends})
+    update: dict[str, Any] = {"frontends": frontends}
+    for key in ("log", "access_log"):
+        log: Log | AccessLog | None = getattr(settings, key)
+        if log is not None and log.path not in NO_FILES:
+            update[key] = log.model_copy(update={"path": str(folder / log.path)})
+    for key in ("pid_file", "state_folder"):
+        name = getattr(settings, key)
+        if name is not None:
+            update[key] = str(folder / name)
+    return settings.model_copy(update=update)
 
 
 def _with_absolute_tls(frontend: Frontend, folder: Path) -> Frontend:

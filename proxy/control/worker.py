@@ -2,7 +2,7 @@
 
 The only place that puts the data plane together. It runs in the foreground until SIGTERM or
 SIGINT; then it accepts nothing more, closes idle connections, lets exchanges under way end for
-``graceful_timeout``, and ends. A second signal ends it at once.
+``stop_timeout``, and ends. A second signal ends it at once.
 """
 
 import asyncio
@@ -165,13 +165,13 @@ class Worker:
             notice.tick()
 
     async def stop(self) -> None:
-        """Stop gracefully: exchanges under way may end within ``graceful_timeout``."""
+        """Stop gracefully: exchanges under way may end within ``stop_timeout``."""
         self._stopping.set()
         for acceptor in self._acceptors:
             acceptor.close()
         for connection in list(self._connections):
             connection.close_when_idle()
-        deadline = self._clock.monotonic() + self.settings.graceful_timeout
+        deadline = self._clock.monotonic() + self.settings.stop_timeout
         while self._is_busy() and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - once in a life
             await asyncio.sleep(0.05)
         for connection in list(self._connections):
@@ -204,7 +204,7 @@ async def _serve(settings: Settings) -> int:
     listens = ", ".join(frontend.listen for frontend in settings.frontends)
     log.info("serving on %s, with room for %d connections", listens, worker.most_connections)
     await stop.wait()
-    log.info("stopping: exchanges under way may take %g s", settings.graceful_timeout)
+    log.info("stopping: exchanges under way may take %g s", settings.stop_timeout)
     await worker.stop()
     return 0
 

@@ -21,7 +21,7 @@ from proxy.core.served import (
     served_names,
     takes_activesync,
 )
-from proxy.core.settings import Balancer, Frontend, Member, Model, SessionCookie
+from proxy.core.settings import Balancer, Frontend, Member, Model, SessionCookie, Settings
 from proxy.core.values import listen_host_port
 
 Finder = Callable[[Raw, Raw], Iterator[Mistake]]
@@ -30,7 +30,7 @@ Finder = Callable[[Raw, Raw], Iterator[Mistake]]
 def consistency_mistakes(tree: Any) -> list[Mistake]:
     """Everything that is wrong between the settings of a raw tree."""
     root = Raw(tree)
-    found = list(_same_address(root))
+    found = [*_same_address(root), *_alone(root)]
     for frontend in root.at("frontends").entries():
         for find in _OF_A_FRONTEND:
             found += find(root, frontend)
@@ -63,6 +63,18 @@ def _same_address(root: Raw) -> Iterator[Mistake]:
     for listen in _repeated((_address(listen.text), listen) for listen in listens):
         yield listen.mistake(
             f"found {shown(listen.value)} for a second time; one frontend an address"
+        )
+
+
+def _alone(root: Raw) -> Iterator[Mistake]:
+    """Settings of processes that mean nothing without another one."""
+    if root.at("group").given and not (root.at("user").given or _misspelt(root, "user", Settings)):
+        yield root.at("group").mistake("found without user; it is the group of that user's workers")
+    leave = root.at("leave_before_stop")
+    told = root.at("health_path").given or _misspelt(root, "health_path", Settings)
+    if leave.text not in (None, "0", "0s") and not told:
+        yield leave.mistake(
+            f"found {shown(leave.text)} without health_path; nobody is told that we leave"
         )
 
 

@@ -20,12 +20,14 @@ from pydantic import (
 )
 
 from proxy.core.values import (
+    AccountName,
     BalancerName,
     CookieDomain,
     CookiePath,
     CookiePrefix,
     Duration,
     FileName,
+    FolderName,
     HostName,
     Listen,
     LoadFactor,
@@ -42,6 +44,7 @@ from proxy.core.values import (
     Timeout,
     TlsVersion,
     Token,
+    Workers,
 )
 
 # --- words -------------------------------------------------------------------------------------
@@ -104,6 +107,22 @@ class ProxyProtocol(Enum):
 
     V1 = "v1"
     V2 = "v2"
+
+
+class ReloadCertificates(Enum):
+    """When certificate files that have changed are taken up."""
+
+    MANUAL = "manual"
+    AUTO = "auto"
+
+
+class LogLevel(Enum):
+    """How much the log says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class LogFormat(Enum):
@@ -344,16 +363,25 @@ class AccessLog(Model):
     """Where an access line goes and what it looks like."""
 
     path: FileName = "-"
-    """A file, or - for standard output."""
+    """A file, - for standard output, or syslog."""
     format: LogFormat = LogFormat.COMBINED
     """combined: Apache's, with the session's fate behind it; json: the same as an object."""
+
+
+class Log(Model):
+    """Where we tell the operator what happens."""
+
+    path: FileName = "-"
+    """A file, - for standard error, or syslog."""
+    level: LogLevel = LogLevel.INFO
+    """The least that is told."""
 
 
 class Settings(Model):
     """The whole configuration."""
 
-    workers: Annotated[int, Field(ge=1, le=1, strict=True)] = 1
-    """Processes that serve traffic."""
+    workers: Workers = 1
+    """Processes that serve traffic; auto for one on each core."""
     compat: Compat | None = None
     """apache: every default that differs becomes Apache's."""
     server: ServerField = "balanceme"
@@ -366,8 +394,26 @@ class Settings(Model):
     """The same for one client's address, trusted_proxies excepted."""
     access_log: AccessLog | None = AccessLog()
     """null for no access log."""
-    graceful_timeout: Duration = 30.0
-    """How long exchanges under way may take to end once we are asked to stop."""
+    log: Log = Log()
+    """What we tell the operator."""
+    graceful_timeout: Duration = 3660.0
+    """How long a worker that another one follows may take for its exchanges under way."""
+    stop_timeout: Duration = 30.0
+    """The same once we are asked to stop; waiting Pings end spread over it (D41)."""
+    leave_before_stop: Duration = 0.0
+    """How long everything is still served, while health_path says 503, before we stop."""
+    health_path: Path | None = None
+    """Answered by ourselves on every frontend: 200 while we serve, 503 once we are to stop."""
+    reload_certificates: ReloadCertificates = ReloadCertificates.MANUAL
+    """Changed certificate files are taken up by a reload (manual), or within seconds (auto)."""
+    user: AccountName | None = None
+    """Whom the workers run as, when we are started as root."""
+    group: AccountName | None = None
+    """Their group; the user's own when left out."""
+    pid_file: FileName | None = None
+    """File with the supervisor's process id."""
+    state_folder: FolderName | None = None
+    """Folder for what must survive a restart."""
     frontends: Annotated[tuple[Frontend, ...], Field(min_length=1)]
     """The addresses we listen on."""
     balancers: dict[BalancerName, Balancer]

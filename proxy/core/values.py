@@ -23,6 +23,8 @@ SIZE_PATTERN = r"([0-9]{1,12})([kmg]?)"
 # Ten years. A session cookie's Expires is a date: a lifetime without a bound can leave the
 # calendar, and no other duration means anything beyond it.
 LONGEST_DURATION = 3650 * 86400.0
+# More than any machine has cores.
+MOST_WORKERS = 1024
 
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -78,6 +80,15 @@ def parse_size(value: Any) -> int:
     if not 1 <= size <= 2**40:
         raise ValueError("a size is at least 1 and at most 1024g")
     return size
+
+
+def parse_workers(value: Any) -> int | Literal["auto"]:
+    """A number of processes, or ``auto``."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
+        raise ValueError(f"workers is a whole number from 1 to {MOST_WORKERS}, or auto")
+    return value
 
 
 def listen_host_port(value: str) -> tuple[str, int]:
@@ -195,6 +206,23 @@ Network = Annotated[
 ]
 FileName = Annotated[
     str, StringConstraints(pattern=r"^[^\x00]+$"), _allowed("the name of a file, as text")
+]
+FolderName = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00]+$"), _allowed("the name of a folder, as text")
+]
+# POSIX: portable names don't begin with a hyphen.
+AccountName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_.-]{0,31}$"),
+    _allowed("the name of a user or group of this system, as text"),
+]
+Workers = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_WORKERS, strict=True)],
+    PlainValidator(parse_workers),
+    WithJsonSchema(
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}]}
+    ),
+    _allowed(f"a whole number from 1 to {MOST_WORKERS}, or auto"),
 ]
 Listen = Annotated[
     str, AfterValidator(check_listen), _allowed("address:port, such as 0.0.0.0:443 or [::]:443")

@@ -138,7 +138,7 @@ def settings(sites: list[tuple[Site, str, list[str]]], certificate: Path) -> Yam
         "compat": "apache",
         "server": "Apache",
         "access_log": None,
-        "graceful_timeout": "1s",
+        "stop_timeout": "1s",
         "frontends": frontends,
         "balancers": balancers,
     }

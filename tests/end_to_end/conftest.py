@@ -303,7 +303,7 @@ class Launcher:
 
     def run(self, settings: Yaml) -> Proxy:
         """A proxy with exactly these settings, but for a short end."""
-        proxy = Proxy(self._folder(), {"graceful_timeout": "1s", **settings})
+        proxy = Proxy(self._folder(), {"stop_timeout": "1s", **settings})
         self._proxies.append(proxy)
         return proxy.start()
 

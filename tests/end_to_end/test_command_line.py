@@ -245,7 +245,7 @@ def refuses(proxy: Proxy) -> bool:
 def test_graceful_stop(number: int, serve: Launcher, members: Members, dial: Dial) -> None:
     """On a signal exchanges under way end well, idle and new connections don't begin (D41)."""
     member = members("server1")
-    proxy = serve(member, graceful_timeout="10s")
+    proxy = serve(member, stop_timeout="10s")
     member.scripts[b"/slow"] = Waiting(lambda: refuses(proxy))
     busy, idle, early = dial(proxy), dial(proxy), dial(proxy)
     idle.send(request("/"))
@@ -287,14 +287,14 @@ def waiting_clients(
 ) -> tuple[Proxy, RecordingMember]:
     """A proxy with exchanges under way that won't end by themselves."""
     member = members("server1", {b"/wait": [Do.READ_BODY, Do.WAIT_CLOSE]})
-    proxy = serve(member, graceful_timeout=timeout)
+    proxy = serve(member, stop_timeout=timeout)
     for _ in range(3):
         dial(proxy).send(request("/wait"))
     until(lambda: len(seen_by(member)) == 3, "the requests arrive")
     return proxy, member
 
 
-def test_graceful_timeout(serve: Launcher, members: Members, dial: Dial) -> None:
+def test_stop_timeout(serve: Launcher, members: Members, dial: Dial) -> None:
     """What has not ended in the graceful timeout is cut, and the end is a good one."""
     proxy, member = waiting_clients(serve, members, dial, "200ms")
     proxy.signal(signal.SIGTERM)
@@ -425,7 +425,7 @@ def test_json_log(serve: Launcher, members: Members, dial: Dial) -> None:
 
 def test_no_log(serve: Launcher, members: Members, dial: Dial) -> None:
     """access_log: null keeps none."""
-    proxy = serve(members("server1"), access_log=None, graceful_timeout="100ms")
+    proxy = serve(members("server1"), access_log=None, stop_timeout="100ms")
     visit(proxy, dial)
     proxy.signal(signal.SIGTERM)
     assert proxy.wait() == 0
