@@ -27,6 +27,14 @@ class Located(NamedTuple):
     mistake: Mistake
     at: Position | None = None
 
+    @property
+    def key(self) -> str:
+        """The path to its value, as people write it: ``frontends[0].listen``; empty for none."""
+        key = ""
+        for step in self.mistake.path:
+            key += f"[{step}]" if isinstance(step, int) else f".{printable(step)}"
+        return key.removeprefix(".")
+
 
 class ConfigFileError(ConfigError):
     """A configuration file can't be used. ``report`` tells all reasons, one a line."""
@@ -90,12 +98,19 @@ _EMPTY = Located(
 )
 
 
+def report(error: ConfigError, file: str) -> str:
+    """All reasons, one a line, of a mistake in the file or of one that shows in use.
+
+    The latter has no line and column: ``FILE: key.path: message``.
+    """
+    if isinstance(error, ConfigFileError):
+        return error.report()
+    return "\n".join(_line(file, Located(mistake)) for mistake in error.mistakes)
+
+
 def _line(file: str, found: Located) -> str:
     place = f":{found.at.line}:{found.at.column}" if found.at else ""
-    key = ""
-    for step in found.mistake.path:
-        key += f"[{step}]" if isinstance(step, int) else f".{printable(step)}"
-    key = f" {key.removeprefix('.')}:" if key else ""
+    key = f" {found.key}:" if found.key else ""
     return f"{file}{place}:{key} {found.mistake.message}"
 
 

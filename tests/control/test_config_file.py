@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
+from proxy.control import config_file
 from proxy.control.config_file import ConfigFileError, load, schema
 from proxy.control.yaml_tree import Branch, read_yaml
-from proxy.core.errors import ConfigError
+from proxy.core.errors import ConfigError, Mistake
 from proxy.core.reading import settings_from_tree
 from proxy.core.settings import Assign, Model, Settings
 
@@ -55,6 +56,19 @@ def test_it_is_a_config_error(tmp_path: Path) -> None:
         load(file)
     paths = [mistake.path for mistake in caught.value.mistakes]
     assert paths == [("frontends",), ("balancers",), ("workers",)]
+
+
+def test_mistakes_that_show_in_use(tmp_path: Path) -> None:
+    """What a file's check can't see is reported the same way, but without line and column."""
+    found = ConfigError([Mistake(("frontends", 0, "tls"), "no key"), Mistake((), "no room")])
+    assert config_file.report(found, "a.yaml") == (
+        "a.yaml: frontends[0].tls: no key\na.yaml: no room"
+    )
+    file = tmp_path / "b.yaml"
+    file.write_text("workers: 0\n")
+    with pytest.raises(ConfigFileError) as caught:
+        load(file)
+    assert config_file.report(caught.value, "a.yaml") == caught.value.report()
 
 
 GOOD = (ROOT / "config" / "examples" / "several-names.yaml").read_text(encoding="utf-8")
