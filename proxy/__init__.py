@@ -5,6 +5,7 @@ This docstring is the map. The package is cut by plane, and imports only point d
 - ``core`` decides and never waits. Bytes, facts and the time go in; small named values come out.
 - ``dataplane`` moves bytes: protocols on an event loop, no task for a request. It asks the core.
 - ``control`` owns processes and configuration, and puts a worker together from its settings.
+- ``admin`` lets people and scripts ask and tell a running proxy what ``control`` can do.
 - ``lab`` holds tools that treat the proxy as a black box and import nothing of ours.
 - ``cli`` is the command line: one function a command, planes imported inside it.
 
