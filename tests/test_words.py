@@ -30,7 +30,7 @@ REFUSED = {
 }
 
 # Identifiers that a foreign API imposes, each with the API. An entry nobody uses fails as well.
-FOREIGN: dict[str, str] = {}
+FOREIGN: dict[str, str] = {"RequestPayloadError": "aiohttp: a request whose body breaks off"}
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 

@@ -1,0 +1,210 @@
+"""The API: a supervisor's commands over HTTP and JSON, on the control socket.
+
+The rule: one handler a route and no state, so that whoever asks, be it the command line or a page,
+is told the same. Every answer is a JSON object, every refusal as well:
+
+| status | object | when |
+|---|---|---|
+| 200 | what the route gives | done |
+| 400 | ``error`` | the request can't be understood |
+| 404, 405, 413 | ``error`` | there is no such route or method; the body is too large |
+| 409 | ``error`` | the command can't be carried out, and why |
+| 422 | ``mistakes``, a list of lines | the configuration can't be used |
+| 500 | ``error`` | a mistake in balanceme; the log has more |
+
+The supervisor forks: nothing here uses threads, the loop's executor or signals.
+"""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from proxy.admin.control_socket import ControlSocket
+from proxy.control.commands import CommandError, Commands
+from proxy.control.config_file import report
+from proxy.core.errors import ConfigError
+from proxy.core.settings import OperatorStatus
+
+log = logging.getLogger("balanceme")
+
+# Bytes of a request's body; the longest that means anything has some dozens.
+LARGEST_BODY = 16 * 1024
+# Seconds that an answer under way may take when the server stops.
+LAST_WORDS = 1.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AdminServer:
+    """The API at a path in the file system: a service that the supervisor starts and stops."""
+
+    def __init__(self, path: Path) -> None:
+        self._control_socket = ControlSocket(path)
+        self._listening: socket.socket | None = None
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, commands: Commands, *, takes_over: bool = False) -> None:
+        """Answer on the path from now on.
+
+        With ``takes_over`` a supervisor that answers there loses the path to this one, without a
+        moment in which nobody answers. Raises SocketError, a ConfigError, if the path can't be
+        had.
+        """
+        self._listening = await self._control_socket.open(takes_over=takes_over)
+        self._runner = web.AppRunner(
+            application(commands), access_log=None, logger=_LOGGER, shutdown_timeout=LAST_WORDS
+        )
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._listening).start()
+
+    async def stop(self) -> None:
+        """Close everything; the file goes unless another one has taken the path over."""
+        runner, self._runner, self._listening = self._runner, None, None
+        if runner is not None:
+            await self._control_socket.remove()
+            await runner.cleanup()
+
+    def leave_to_supervisor(self) -> None:
+        """In a worker, after its fork: let go of the sockets that it got a copy of.
+
+        Else who waits for the supervisor's end would wait for the worker's too. Their numbers
+        stay taken, since the objects of these sockets were copied as well and will close them.
+        """
+        if self._listening is None or self._runner is None or self._runner.server is None:
+            return
+        transports = [connection.transport for connection in self._runner.server.connections]
+        sockets = [transport.get_extra_info("socket") for transport in transports if transport]
+        null = os.open(os.devnull, os.O_RDWR)
+        for sock in (self._listening, *sockets):
+            os.dup2(null, sock.fileno(), inheritable=False)
+        os.close(null)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what aiohttp says of clients that break off or send what isn't HTTP."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, ConnectionError | HttpProcessingError)
+
+
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.addFilter(_is_news)
+
+
+def application(commands: Commands) -> web.Application:
+    """The API of these commands, to be served wherever."""
+    routes = _Routes(commands)
+    made = web.Application(middlewares=[routes.refuse], client_max_size=LARGEST_BODY)
+    made.router.add_get("/v1/status", routes.status)
+    made.router.add_post("/v1/reload", routes.reload)
+    made.router.add_post("/v1/upgrade", routes.upgrade)
+    made.router.add_post("/v1/stop", routes.stop)
+    made.router.add_post(
+        "/v1/balancers/{balancer}/members/{member}/status", routes.set_operator_status
+    )
+    return made
+
+
+class _RequestError(Exception):
+    """A request that can't be understood; the message is for whoever wrote it."""
+
+
+class _Routes:
+    """The handlers."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+
+    async def status(self, _: web.Request) -> web.Response:
+        """``GET /v1/status``: everything, as ``Commands.status`` gives it."""
+        return web.json_response(self._commands.status())
+
+    async def reload(self, request: web.Request) -> web.Response:
+        """``POST /v1/reload {"dry_run": false}``: ``changes``, a list of lines."""
+        found = await _body(request, dry_run=bool)
+        changes = await self._commands.reload(dry_run=found.get("dry_run", False))
+        return web.json_response({"changes": changes})
+
+    async def upgrade(self, request: web.Request) -> web.Response:
+        """``POST /v1/upgrade``: ``pid``, the new supervisor's process id."""
+        await _body(request)
+        return web.json_response({"pid": await self._commands.upgrade()})
+
+    async def stop(self, request: web.Request) -> web.Response:
+        """``POST /v1/stop {"at_once": false}``: an empty object; the stop has begun."""
+        found = await _body(request, at_once=bool)
+        self._commands.stop(at_once=found.get("at_once", False))
+        return web.json_response({})
+
+    async def set_operator_status(self, request: web.Request) -> web.Response:
+        """``POST /v1/balancers/NAME/members/ROUTE/status {"status": "drain"}``: an empty object.
+
+        A member without a route goes by its url, percent-encoded.
+        """
+        found = await _body(request, status=str)
+        known = [status.value for status in OperatorStatus]
+        if found.get("status") not in known:
+            raise _RequestError(f"status must be one of {', '.join(known)}")
+        await self._commands.set_operator_status(
+            request.match_info["balancer"],
+            request.match_info["member"],
+            OperatorStatus(found["status"]),
+        )
+        return web.json_response({})
+
+    @web.middleware
+    async def refuse(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Make an answer of whatever is raised."""
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            allow = error.headers.get("Allow")
+            reason = f"{request.method} {request.rel_url.raw_path}: {error.reason}"
+            return _refusal(error.status, reason, {"Allow": allow} if allow else None)
+        except _RequestError as error:
+            return _refusal(400, str(error))
+        except CommandError as error:
+            return _refusal(409, str(error))
+        except ConfigError as error:
+            file = str(self._commands.status().get("config_file"))
+            return web.json_response({"mistakes": report(error, file).splitlines()}, status=422)
+        except Exception:
+            log.exception("%s %s failed: a mistake in balanceme", request.method, request.path)
+            return _refusal(500, "a mistake in balanceme; its log has more")
+
+
+def _refusal(status: int, reason: str, fields: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": reason}, status=status, headers=fields)
+
+
+async def _body(request: web.Request, **known: type) -> dict[str, Any]:
+    """A request's JSON object, with no other keys than these; none at all counts as empty."""
+    try:
+        data = await request.read()
+        found = json.loads(data) if data else {}
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise _RequestError("the request's body broke off") from error
+    # UnicodeDecodeError is a ValueError.
+    except (ValueError, RecursionError) as error:
+        raise _RequestError("the request's body is no JSON") from error
+    if not isinstance(found, dict):
+        raise _RequestError("the request's body must be a JSON object")
+    for key, value in found.items():
+        if key not in known:
+            raise _RequestError(f"unknown key {json.dumps(key)}; known: {_listed(known)}")
+        if type(value) is not known[key]:
+            raise _RequestError(f"{key} must be {_KINDS[known[key]]}")
+    return found
+
+
+_KINDS = {bool: "true or false", str: "a text"}
+
+
+def _listed(known: dict[str, type]) -> str:
+    return ", ".join(known) or "none"

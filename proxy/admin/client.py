@@ -1,0 +1,158 @@
+"""The API as the command line calls it: one synchronous function a command.
+
+The rule: whatever goes wrong on the way is an AdminError, whose words are for the terminal and
+whose ``exit_status`` is the command's.
+"""
+
+import asyncio
+import errno
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, UnixConnector
+
+# Seconds. A reload may wait for its workers, an upgrade for a whole start.
+QUICK = 10.0
+PATIENT = 120.0
+
+
+class AdminError(Exception):
+    """A command that failed; the message says why."""
+
+    exit_status = 1
+
+
+class NoAnswerError(AdminError):
+    """No balanceme answers on the path."""
+
+    exit_status = 3
+
+
+class MistakesError(AdminError):
+    """The configuration can't be used; ``mistakes`` are lines."""
+
+    exit_status = 2
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def status(path: Path) -> dict[str, Any]:
+    """How everything is: the tree of ``Commands.status``. Raises AdminError."""
+    return _call(path, "GET", "status")
+
+
+def reload(path: Path, *, dry_run: bool) -> list[str]:
+    """Put the configuration file in force, or only ask; what changes, in lines.
+
+    Raises MistakesError if the file can't be used, else AdminError.
+    """
+    answer = _call(path, "POST", "reload", {"dry_run": dry_run}, seconds=PATIENT)
+    return [str(line) for line in _of(answer, "changes", path)]
+
+
+def upgrade(path: Path) -> int:
+    """Start the program anew; the new supervisor's process id. Raises AdminError."""
+    return int(_of(_call(path, "POST", "upgrade", seconds=PATIENT), "pid", path))
+
+
+def stop(path: Path, *, at_once: bool) -> None:
+    """Stop it, and wait until it has ended. Raises AdminError.
+
+    An upgrade meanwhile doesn't matter: the wait is for the one that was asked.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as held:
+        try:
+            held.connect(str(path))
+        except OSError as error:
+            raise _unreachable(path, error) from error
+        try:
+            _call(path, "POST", "stop", {"at_once": at_once})
+        except _EndedError:
+            pass  # at once may be before the answer
+        _wait_for_end(held)
+
+
+def _wait_for_end(held: socket.socket) -> None:
+    """Until the other side closes a connection, on which it never sends anything."""
+    try:
+        held.recv(1)
+    except ConnectionError:
+        pass
+
+
+class _EndedError(NoAnswerError):
+    """The supervisor took the request, and ended before it had answered."""
+
+
+def _call(
+    path: Path,
+    method: str,
+    command: str,
+    body: dict[str, Any] | None = None,
+    *,
+    seconds: float = QUICK,
+) -> dict[str, Any]:
+    """The object that answers a request. Raises AdminError."""
+    try:
+        code, text = asyncio.run(_exchange(path, method, command, body, seconds))
+    except ClientConnectorError as error:
+        raise _unreachable(path, error.os_error) from error
+    except TimeoutError as error:
+        raise NoAnswerError(f"balanceme on {path} gave no answer for {seconds:g} s") from error
+    except (ClientError, ConnectionError) as error:
+        raise _EndedError(
+            f"balanceme on {path} ended before it had answered; see its log"
+        ) from error
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise _foreign(path) from error
+    if not isinstance(answer, dict):
+        raise _foreign(path)
+    if code == 422:
+        raise MistakesError([str(line) for line in _of(answer, "mistakes", path)])
+    if code != 200:
+        raise AdminError(str(_of(answer, "error", path)))
+    return answer
+
+
+async def _exchange(
+    path: Path, method: str, command: str, body: dict[str, Any] | None, seconds: float
+) -> tuple[int, bytes]:
+    # The name only has to be one: the socket is the address.
+    url = f"http://balanceme/v1/{command}"
+    async with (
+        ClientSession(
+            connector=UnixConnector(str(path)), timeout=ClientTimeout(total=seconds)
+        ) as session,
+        session.request(method, url, json=body, allow_redirects=False) as response,
+    ):
+        return response.status, await response.read()
+
+
+def _of(answer: dict[str, Any], key: str, path: Path) -> Any:
+    if key not in answer:
+        raise _foreign(path)
+    return answer[key]
+
+
+def _foreign(path: Path) -> AdminError:
+    return AdminError(f"what answers on {path} is no balanceme, or one of another version")
+
+
+def _unreachable(path: Path, error: OSError) -> AdminError:
+    """What connecting ran into, in words."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return AdminError(
+            f"{path} may not be used by this user; try as root or as a member of its group"
+        )
+    if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
+        return NoAnswerError(
+            f"no balanceme answers on {path}; is it running? with another --socket?"
+        )
+    # A path that is too long has no number.
+    return NoAnswerError(f"no balanceme can be reached on {path}: {error.strerror or error}")

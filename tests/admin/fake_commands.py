@@ -1,0 +1,149 @@
+"""A supervisor that does nothing but tell what it was asked."""
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self
+
+from proxy.admin.api import AdminServer
+from proxy.core.settings import OperatorStatus
+
+STATUS: dict[str, Any] = {
+    "version": "1.2.3",
+    "pid": 4711,
+    "generation": 3,
+    "started": 1795356957.0,
+    "config_file": "/etc/balanceme/balanceme.yaml",
+    "phase": "serving",
+    "frontends": [
+        {"listen": "0.0.0.0:443", "tls": True},
+        {"listen": "0.0.0.0:80", "tls": False},
+    ],
+    "connections": 12,
+    "requests": 34567,
+    "workers": [
+        {
+            "number": 1,
+            "pid": 4712,
+            "phase": "serving",
+            "generation": 3,
+            "connections": 7,
+            "requests": 20000,
+            "started": 1795356958.0,
+            "heartbeat": 0.25,
+        },
+        {
+            "number": 2,
+            "pid": 4713,
+            "phase": "starting",
+            "generation": 3,
+            "connections": 5,
+            "requests": 14567,
+            "started": 1795530660.0,
+            "heartbeat": 61.0,
+        },
+    ],
+    "balancers": {
+        "cluster": {
+            "lbmethod": "byrequests",
+            "members": [
+                {
+                    "route": "server1",
+                    "url": "http://10.0.0.1:8080",
+                    "status": "ok",
+                    "operator": "enabled",
+                    "check_failed": False,
+                    "in_error": False,
+                    "busy": 3,
+                    "elected": 120,
+                    "sent": 1234567,
+                    "received": 98765432100,
+                    "sessions": 40,
+                },
+                {
+                    "route": None,
+                    "url": "http://10.0.0.2:8080/app",
+                    "status": "drain, in error",
+                    "letters": "NE",
+                    "operator": "drain",
+                    "check_failed": False,
+                    "in_error": True,
+                    "busy": 0,
+                    "elected": 7,
+                    "sent": 980,
+                    "received": 0,
+                    "sessions": 2,
+                },
+            ],
+        }
+    },
+}
+
+
+class FakeCommands:
+    """``Commands`` whose answers a test sets; ``asked`` lists what came."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+        self.tree: dict[str, Any] = dict(STATUS)
+        self.changes = [
+            "balancers.cluster: member server3 is new",
+            "access_log.path: b.log, was a.log",
+        ]
+        self.failure: Exception | None = None
+
+    def _ask(self, *words: object) -> None:
+        self.asked.append(words)
+        if self.failure is not None:
+            raise self.failure
+
+    def status(self) -> dict[str, Any]:
+        """The tree that was set."""
+        return self.tree
+
+    async def reload(self, *, dry_run: bool) -> list[str]:
+        """The changes that were set."""
+        self._ask("reload", dry_run)
+        return self.changes
+
+    async def upgrade(self) -> int:
+        """A process id."""
+        self._ask("upgrade")
+        return 4812
+
+    def stop(self, *, at_once: bool) -> None:
+        """Nothing."""
+        self._ask("stop", at_once)
+
+    async def set_operator_status(self, balancer: str, member: str, status: OperatorStatus) -> None:
+        """Nothing."""
+        self._ask("set_operator_status", balancer, member, status)
+
+
+class Supervisor:
+    """An ``AdminServer`` in a thread, for clients that block; its loop is its own."""
+
+    def __init__(self, path: Path, commands: FakeCommands) -> None:
+        self._server = AdminServer(path)
+        self._commands = commands
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._ending: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._loop.run_until_complete(self._server.start(self._commands))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ending is not None:
+            self._ending.result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._server.stop())
+        self._loop.close()
+
+    def end(self) -> None:
+        """From any thread: close the server, once it has answered what it was asked."""
+        self._ending = asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop)
