@@ -1,15 +1,36 @@
 """The command line: one function a command, each importing only what it needs.
 
-Exit status: 0 done, 1 failed while running, 2 the command line or the configuration is wrong.
+Exit status: 0 done, 1 failed, 2 the command line or the configuration is wrong, 3 no balanceme
+answers.
 """
 
 import argparse
 import json
 import logging
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from proxy import __version__
+
+_EPILOG = """\
+exit status:
+  0  done
+  1  failed
+  2  mistakes in the configuration or in the command line
+  3  no balanceme answers
+
+Commands find a running balanceme by its control socket: --socket, else $BALANCEME_SOCKET, else
+/run/balanceme/control.sock for root, and for others balanceme/control.sock in $XDG_RUNTIME_DIR, or
+/tmp/balanceme-UID/control.sock without one.
+"""
+
+# What a supervisor listens to; each would end a process that has no handler for it yet.
+_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,28 +43,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         status: int = options.command(options)
-    except BrokenPipeError:
+    except (BrokenPipeError, KeyboardInterrupt):
         return 1
     return status
 
 
+# --- words ---------------------------------------------------------------------------------------
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="balanceme", description="A TLS frontend that keeps each session on its member."
+        prog="balanceme",
+        description="A TLS frontend that keeps each session on its member.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+    def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=f"{text} {more}".rstrip())
         command.set_defaults(command=globals()[f"_{name}"])
         return command
 
-    add("run", "Serve what a configuration file says.").add_argument("file", metavar="FILE")
-    add("check", "Check a configuration file and report every mistake.").add_argument(
-        "file", metavar="FILE"
-    )
+    run = add("run", "Serve what a configuration file says.", "It stays in the foreground.")
+    _add_socket(run)
+    check = add("check", "Check a configuration file and report every mistake.")
+    for command in (run, check):
+        command.add_argument("file", metavar="FILE", help="the configuration")
+    _add_json(check)
     add("schema", "Print the JSON schema of the configuration.")
-    demo = add("demo", "Serve two demo members over TLS on this machine, with things to try.")
+    _add_demo_options(
+        add("demo", "Serve two demo members over TLS on this machine, with things to try.")
+    )
+    _add_administration(add)
+    add("version", "Print the version.")
+    return parser
+
+
+def _add_administration(add: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
+    reload = add(
+        "reload",
+        "Put the changed configuration file in force.",
+        "No connection is lost. What changes is printed; a file with mistakes changes nothing.",
+    )
+    reload.add_argument("--dry-run", action="store_true", help="only print what would change")
+    upgrade = add(
+        "upgrade",
+        "Start the installed program anew on the same sockets.",
+        "The running one finishes its exchanges and ends; if the new one can't serve, it stays.",
+    )
+    stop = add(
+        "stop",
+        "Stop gracefully, and wait until that has happened.",
+        "Exchanges under way may end within stop_timeout.",
+    )
+    stop.add_argument("--now", action="store_true", help="cut exchanges under way")
+    status = add("status", "Show workers, balancers and members.", "")
+    for command in (reload, status):
+        _add_json(command)
+    for command in (reload, upgrade, stop, status):
+        _add_socket(command)
+
+
+def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--port", type=int, default=8443, help="port for https (default: 8443)")
     demo.add_argument("--http-port", type=int, default=8080, help="for http (default: 8080)")
     demo.add_argument(
@@ -52,49 +114,38 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--control-port", type=int, default=8009, help="to stop and start members (default: 8009)"
     )
-    add("version", "Print the version.")
-    return parser
+    demo.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="the control socket (default: beside the demo's temporary files)",
+    )
+
+
+def _add_socket(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--socket", type=Path, metavar="PATH", help="the control socket (see balanceme --help)"
+    )
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+# --- serving -------------------------------------------------------------------------------------
 
 
 def _run(options: argparse.Namespace) -> int:
-    return _serve(options.file)
-
-
-def _serve(file: str) -> int:
-    from proxy.control import config_file, worker
+    # A signal that comes while everything is loaded waits for its handler.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     from proxy.core.errors import ConfigError
 
     try:
-        settings = config_file.load(file)
-    except config_file.ConfigFileError as error:
-        print(error.report(), file=sys.stderr)
-        return 2
-    try:
-        return worker.run(settings)
+        path = _socket(options)
     except ConfigError as error:
-        for mistake in error.mistakes:
-            place = ".".join(str(part) for part in mistake.path)
-            print(f"{file}: {place}: {mistake.message}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 2
-
-
-def _check(options: argparse.Namespace) -> int:
-    from proxy.control import config_file
-
-    try:
-        config_file.load(options.file)
-    except config_file.ConfigFileError as error:
-        print(error.report(), file=sys.stderr)
-        return 2
-    print(f"{options.file}: no mistakes")
-    return 0
-
-
-def _schema(_: argparse.Namespace) -> int:
-    from proxy.control import config_file
-
-    print(json.dumps(config_file.schema(), indent=2))
-    return 0
+    return _serve(options.file, path)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -104,12 +155,153 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         with Demo(options.port, options.http_port, member_ports, options.control_port) as demo:
             print(demo.welcome(), flush=True)
-            return _serve(str(demo.config_path))
+            path = options.socket or demo.folder / "control.sock"
+            return _serve(str(demo.config_path), path)
     except DemoError as error:
         print(error, file=sys.stderr)
         return 1
 
 
+def _serve(file: str, socket: Path) -> int:
+    from proxy.admin.api import AdminServer
+    from proxy.admin.control_socket import SocketError
+    from proxy.control.config_file import report
+    from proxy.core.errors import ConfigError
+
+    try:
+        return _supervise(file, [AdminServer(socket)])
+    except SocketError as error:
+        print(error, file=sys.stderr)
+    except ConfigError as error:
+        print(report(error, file), file=sys.stderr)
+    return 2
+
+
+def _supervise(file: str, services: Sequence[Any]) -> int:  # noqa: ARG001 - no supervisor yet
+    from proxy.control import config_file, worker
+
+    settings = config_file.load(file)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    return worker.run(settings)
+
+
+# --- configurations ------------------------------------------------------------------------------
+
+
+def _check(options: argparse.Namespace) -> int:
+    from proxy.control.config_file import ConfigFileError, Located, load
+
+    located: list[Located] = []
+    try:
+        load(options.file)
+    except ConfigFileError as error:
+        located = error.located
+        if not options.json:
+            print(error.report(), file=sys.stderr)
+    if options.json:
+        mistakes = [
+            {
+                "line": found.at.line if found.at else None,
+                "column": found.at.column if found.at else None,
+                "key": found.key,
+                "message": found.mistake.message,
+            }
+            for found in located
+        ]
+        _print_json({"file": options.file, "mistakes": mistakes})
+    elif not located:
+        print(f"{options.file}: no mistakes")
+    return 2 if located else 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from proxy.control import config_file
+
+    _print_json(config_file.schema())
+    return 0
+
+
+# --- what a running one is asked -----------------------------------------------------------------
+
+
+def _socket(options: argparse.Namespace) -> Path:
+    """The control socket to use. Raises SocketError, a ConfigError."""
+    from proxy.admin.control_socket import default_socket
+
+    given: Path | None = options.socket
+    return given or default_socket(os.environ, os.getuid())
+
+
+def _reload(options: argparse.Namespace) -> int:
+    from proxy.admin import client
+
+    def reload(path: Path) -> None:
+        try:
+            changes = client.reload(path, dry_run=options.dry_run)
+        except client.MistakesError as error:
+            if options.json:
+                _print_json({"mistakes": error.mistakes})
+            raise
+        if options.json:
+            _print_json({"changes": changes})
+        else:
+            print("\n".join(changes) or "no changes")
+
+    return _ask(options, reload)
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from proxy.admin import client
+
+    return _ask(
+        options, lambda path: print(f"upgraded: process {client.upgrade(path)} serves from now on")
+    )
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from proxy.admin import client
+
+    def stop(path: Path) -> None:
+        client.stop(path, at_once=options.now)
+        print("stopped")
+
+    return _ask(options, stop)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from proxy.admin import client
+    from proxy.admin.status_text import status_text
+
+    def status(path: Path) -> None:
+        found = client.status(path)
+        if options.json:
+            _print_json(found)
+        else:
+            print(status_text(found, time.time()))
+
+    return _ask(options, status)
+
+
+def _ask(options: argparse.Namespace, command: Callable[[Path], None]) -> int:
+    """Carry out a command on the control socket; the exit status."""
+    from proxy.admin.client import AdminError
+    from proxy.core.errors import ConfigError
+
+    try:
+        command(_socket(options))
+    except AdminError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
 def _version(_: argparse.Namespace) -> int:
     print(f"balanceme {__version__}")
     return 0
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))

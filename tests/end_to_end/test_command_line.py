@@ -9,13 +9,16 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from proxy import __version__
+from proxy.control.commands import CommandError
+from proxy.core.errors import ConfigError, Mistake
+from tests.admin.fake_commands import STATUS, FakeCommands, Supervisor
 from tests.end_to_end.conftest import (
     HOST,
     PATIENCE,
@@ -49,16 +52,35 @@ def balanceme(*words: str | Path, cwd: Path = ROOT) -> "subprocess.CompletedProc
 # --- commands ------------------------------------------------------------------------------------
 
 
+ASKING = ("reload", "upgrade", "stop", "status")
+COMMANDS = ("run", "check", "schema", "demo", *ASKING, "version")
+
+
 def test_help() -> None:
     """Help tells every command in a line, and ends well."""
     ended = balanceme("--help")
     assert ended.returncode == 0
     assert ended.stderr == ""
-    for command in ("run", "check", "schema", "demo", "version"):
+    for command in COMMANDS:
         assert re.search(rf"^ +{command} +[A-Z].*\.$", ended.stdout, re.MULTILINE)
-    ended = balanceme("run", "--help")
+    for status in ("0  done", "1  failed", "2  mistakes in", "3  no balanceme answers"):
+        assert f"\n  {status}" in ended.stdout
+    assert "$BALANCEME_SOCKET" in ended.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(command: str) -> None:
+    """Its first sentence stands alone, and each option says what it is for."""
+    ended = balanceme(command, "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "FILE" in ended.stdout
+    usage, text, *_ = ended.stdout.split("\n\n")
+    assert usage.startswith(f"usage: balanceme {command} [-h]")
+    assert re.match(r"[A-Z][^.]{10,}\.( |\n|$)", text)
+    for option in re.findall(r"--[a-z-]+", usage):
+        assert re.search(rf"^  (-h, )?{option}( [A-Z_]+)?\s+[a-z(]", ended.stdout, re.MULTILINE)
+    assert ("--socket" in usage) == (command in ("run", "demo", *ASKING))
+    assert ("--json" in usage) == (command in ("check", "reload", "status"))
+    assert ("FILE" in usage) == (command in ("run", "check"))
 
 
 def test_version() -> None:
@@ -77,7 +99,18 @@ def test_schema() -> None:
     assert schema["additionalProperties"] is False
 
 
-@pytest.mark.parametrize("words", [(), ("serve",), ("run",), ("check", "a", "b")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("serve",),
+        ("run",),
+        ("check", "a", "b"),
+        ("reload", "a"),
+        ("stop", "--socket"),
+        ("status", "--now"),
+    ],
+)
 def test_wrong_words(words: tuple[str, ...]) -> None:
     """A command line that can't be understood ends with status 2 and the usage."""
     ended = balanceme(*words)
@@ -169,6 +202,32 @@ def test_files_that_are_none(
     assert words in ended.stderr.lower()
 
 
+def test_check_for_programs(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """As JSON every mistake has its place in parts; the exit status is the same."""
+    config = tmp_path / "balanceme.yaml"
+    config.write_text(MISTAKEN)
+    ended = balanceme("check", "--json", config)
+    assert (ended.returncode, ended.stderr) == (2, "")
+    found = json.loads(ended.stdout)
+    assert found["file"] == str(config)
+    lines = balanceme("check", config).stderr.splitlines()
+    assert lines == [
+        f"{config}:{at['line']}:{at['column']}: {at['key']}: {at['message']}"
+        for at in found["mistakes"]
+    ]
+    config.write_text(yaml.safe_dump(plain(free_port(), 1)))
+    ended = balanceme("check", "--json", config)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout) == {"file": str(config), "mistakes": []}
+    config.unlink()
+    ended = balanceme("check", "--json", config)
+    assert (ended.returncode, ended.stderr) == (2, "")
+    message = "no such file; check the name and the folder"
+    assert json.loads(ended.stdout)["mistakes"] == [
+        {"line": None, "column": None, "key": "", "message": message}
+    ]
+
+
 # --- starting ------------------------------------------------------------------------------------
 
 
@@ -192,7 +251,7 @@ def test_port_in_use(tmp_path: Path) -> None:
         ended = balanceme("run", config)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.count("\n") == 1
-    assert f"frontends.0.listen: can't listen on {HOST}:{port}: " in ended.stderr
+    assert f"frontends[0].listen: can't listen on {HOST}:{port}: " in ended.stderr
     assert "in use" in ended.stderr
 
 
@@ -230,6 +289,152 @@ def test_access_log_that_cant_be_written(
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.count("\n") == 1
     assert f"access_log.path: {tmp_path / name} can't be written: " in ended.stderr
+
+
+def test_signals_wait_for_the_start(tmp_path: Path) -> None:
+    """A signal that comes before anything can handle it is kept, and ends nothing."""
+    config = tmp_path / "balanceme.yaml"
+    os.mkfifo(config)
+    command = [sys.executable, "-m", "proxy", "run", str(config)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    numbers = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+
+    def blocked() -> set[int]:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        mask = int(status.partition("SigBlk:")[2].split()[0], 16)
+        return {number for number in range(1, 65) if mask & 1 << number - 1}
+
+    try:
+        until(lambda: blocked() >= set(numbers), "the start blocks the signals")
+        for number in numbers:
+            process.send_signal(number)
+        # It waits for the file's writer until now.
+        config.write_text("nonsense: 1")
+        _, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 2
+    assert f"{config}:1:1: nonsense: " in errors
+
+
+# --- asking a running one ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def commands() -> FakeCommands:
+    """What a supervisor was asked, and what it answers."""
+    return FakeCommands()
+
+
+@pytest.fixture
+def path(tmp_path: Path, commands: FakeCommands) -> Iterator[Path]:
+    """The control socket of a supervisor that answers."""
+    path = tmp_path / "control.sock"
+    with Supervisor(path, commands) as supervisor:
+        stop = commands.stop
+
+        def stop_and_end(*, at_once: bool) -> None:
+            stop(at_once=at_once)
+            supervisor.end()
+
+        commands.stop = stop_and_end  # type: ignore[method-assign]
+        yield path
+
+
+CHANGES = ["balancers.cluster: member server3 is new", "access_log.path: b.log, was a.log"]
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "printed"),
+    [
+        (["reload"], ("reload", False), "\n".join(CHANGES) + "\n"),
+        (["reload", "--dry-run"], ("reload", True), "\n".join(CHANGES) + "\n"),
+        (["upgrade"], ("upgrade",), "upgraded: process 4812 serves from now on\n"),
+        (["stop"], ("stop", False), "stopped\n"),
+        (["stop", "--now"], ("stop", True), "stopped\n"),
+    ],
+)
+def test_commands(
+    words: list[str], asked: tuple[object, ...], printed: str, path: Path, commands: FakeCommands
+) -> None:
+    """A command reaches the supervisor, and what came of it is printed."""
+    ended = balanceme(*words, "--socket", path)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", printed)
+    assert commands.asked == [asked]
+
+
+def test_status(path: Path) -> None:
+    """The status is a table for people, and all of it as JSON."""
+    ended = balanceme("status", "--socket", path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert re.fullmatch(
+        r"balanceme 1\.2\.3, process 4711, generation 3, serving, up [0-9dhms. ]+", lines[0]
+    )
+    assert any(re.match(r"server1 +http://10\.0\.0\.1:8080 +ok +3 +120 +40 ", x) for x in lines)
+    ended = balanceme("status", "--json", "--socket", path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout) == STATUS
+
+
+def test_default_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: FakeCommands
+) -> None:
+    """Without --socket the environment says where a running one is found."""
+    path = tmp_path / "other.sock"
+    monkeypatch.setenv("BALANCEME_SOCKET", str(path))
+    assert balanceme("status").returncode == 3
+    with Supervisor(path, commands):
+        ended = balanceme("status", "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout) == STATUS
+
+
+def test_reload_for_programs(path: Path, commands: FakeCommands) -> None:
+    """As JSON changes and mistakes are lists of lines."""
+    ended = balanceme("reload", "--json", "--socket", path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout) == {"changes": CHANGES}
+    commands.failure = ConfigError([Mistake(("workers",), "found 0")])
+    ended = balanceme("reload", "--json", "--socket", path)
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout) == {"mistakes": [f"{STATUS['config_file']}: workers: found 0"]}
+
+
+def test_reload_with_mistakes(path: Path, commands: FakeCommands) -> None:
+    """Every mistake is told as ``check`` tells it."""
+    commands.failure = ConfigError([Mistake(("workers",), "found 0"), Mistake((), "no room")])
+    ended = balanceme("reload", "--socket", path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    file = STATUS["config_file"]
+    assert ended.stderr == f"{file}: workers: found 0\n{file}: no room\n"
+
+
+def test_nothing_to_reload(path: Path, commands: FakeCommands) -> None:
+    """A file that is as it was says so."""
+    commands.changes = []
+    ended = balanceme("reload", "--socket", path)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "no changes\n")
+
+
+def test_refused_command(path: Path, commands: FakeCommands) -> None:
+    """A command that can't be carried out fails with the supervisor's reason alone."""
+    commands.failure = CommandError("the new program ended at its start")
+    ended = balanceme("upgrade", "--socket", path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "the new program ended at its start\n"
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_nobody_answers(command: str, tmp_path: Path) -> None:
+    """Without a running balanceme a command ends with status 3, and says where it looked."""
+    path = tmp_path / "control.sock"
+    ended = balanceme(command, "--socket", path)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr == (
+        f"no balanceme answers on {path}; is it running? with another --socket?\n"
+    )
 
 
 # --- stopping ------------------------------------------------------------------------------------
