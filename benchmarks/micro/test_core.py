@@ -15,10 +15,13 @@ from proxy.core.framing import ChunkedBody
 from proxy.core.headers import Forwarded, client_lines, member_request, own_start
 from proxy.core.heads import RequestHead
 from proxy.core.http1 import Limits, read_request_head, read_response_head
+from proxy.core.mapping import Mapping, read_target
+from proxy.core.placement import Placement
 from proxy.core.rewriting import Rewriting
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import LbMethod, SessionCookie
 from proxy.core.settings import Limits as LimitSettings
+from proxy.core.settings import Mapping as MappingSettings
 from proxy.core.settings import Member as MemberSettings
 from proxy.core.sticky import StickySession
 
@@ -130,6 +133,17 @@ def test_choose_for_a_new_session(benchmark: BenchmarkFixture) -> None:
     balancer = Balancer("cluster", settings())
     choice = benchmark(balancer.choose, b"/small", cookie, 1.0)
     assert choice.session is Session.NEW
+
+
+def test_note_live_session(benchmark: BenchmarkFixture) -> None:
+    """That a session was seen on its member, by its webmail's cookie."""
+    head = read(STICKY)
+    balancer = Balancer("cluster", settings())
+    mapping = Mapping(MappingSettings(path="/", balancer="cluster"), balancer)
+    placement = Placement(mapping, read_target(head.target), head, apache=False)
+    assert placement.choose(1.0)
+    benchmark(placement.served, head, "192.0.2.1", b"salt", 1.0)
+    assert placement.member.sessions.live(1.0) == 1
 
 
 def test_write_session_cookie(benchmark: BenchmarkFixture) -> None:

@@ -57,9 +57,20 @@ KEEPALIVE_INTERVAL = 30
 class Worker:
     """One process's frontends, balancers and pools."""
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
-        """Build everything; raises ConfigError when a certificate or an address can't be used."""
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        salt: bytes | None = None,
+    ) -> None:
+        """Build everything; raises ConfigError when a certificate or an address can't be used.
+
+        ``salt``, at most 64 bytes, is the same in all workers that count sessions together; a
+        worker that is alone makes its own.
+        """
         self.settings = settings
+        self._salt = salt or os.urandom(16)
         self._loop = loop
         self._apache = settings.compat is Compat.APACHE
         self._clock = Clock()
@@ -117,6 +128,7 @@ class Worker:
             port=listen_host_port(settings.listen)[1],
             tls=bool(settings.certificates),
             server=self.settings.server.encode(),
+            salt=self._salt,
             keep_alive_requests=settings.keep_alive_requests,
             keep_alive_lines=b"Keep-Alive: timeout=%d\r\nConnection: Keep-Alive\r\n"
             % int(timeouts.keep_alive),

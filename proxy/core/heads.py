@@ -30,6 +30,11 @@ _FOLD = re.compile(rb"\r\n[ \t]+")
 _UNUSUAL = frozenset((b"expect", b"max-forwards", b"upgrade"))
 
 
+# What a head says of its session, with the salt it was made with: a key, and whether clients with
+# the same field lines are told apart by their address. Made and read by ``sessions``.
+SessionMark = tuple[bytes | None, int, bool]
+_NOT_READ: SessionMark = (None, 0, False)
+
 # Method, target, and 0 for HTTP/1.0 or 1 for what is served as HTTP/1.1 (RFC 9110 section 2.5).
 RequestLine = tuple[bytes, bytes, int]
 # Status, reason, and the version's minor number like above.
@@ -113,6 +118,7 @@ class RequestFields(MessageFields):
         "expects_continue",
         "host",
         "plain",
+        "session",
         "unusual",
     )
 
@@ -142,6 +148,7 @@ class RequestFields(MessageFields):
             and (self.chunked or bool(self.content_length))
             and b"expect" not in self.options
         )
+        self.session = _NOT_READ
 
     def _refuse_repeated(self) -> None:
         for key in (b"host", b"content-length", b"transfer-encoding", b"expect"):
@@ -153,9 +160,13 @@ _remembered_fields = lru_cache(maxsize=REMEMBERED_BLOCKS)(RequestFields)
 
 
 class RequestHead(Head):
-    """One request's head, understood; what the log writes of it is kept with it in ``note``."""
+    """One request's head, understood.
 
-    __slots__ = ("keep_alive", "line", "method", "minor", "note", "target")
+    What others make of its bytes is kept with it: what the log writes in ``note``, what tells its
+    session in ``session``.
+    """
+
+    __slots__ = ("keep_alive", "line", "method", "minor", "note", "session", "target")
 
     block: RequestFields
 
@@ -180,6 +191,7 @@ class RequestHead(Head):
             else b"keep-alive" in options and not self.block.chunked
         )
         self.note: tuple[str, str] | None = None
+        self.session = _NOT_READ
 
     @property
     def host(self) -> bytes | None:

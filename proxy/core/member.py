@@ -18,6 +18,7 @@ All changes go through the member's ``Balancer``, since the others' lbstatus dep
 from urllib.parse import urlsplit
 
 from proxy.core import proxy_protocol
+from proxy.core.sessions import LiveSessions, live_for
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import Member as MemberSettings
 from proxy.core.settings import OperatorStatus, ProxyProtocol
@@ -55,6 +56,7 @@ class Member:
         "reuse",
         "route",
         "sent",
+        "sessions",
         "settings",
         "tunnel_timeout",
     )
@@ -98,6 +100,7 @@ class Member:
         self.busy = 0
         self.sent = 0
         self.received = 0
+        self.sessions = LiveSessions(live_for(balancer))
 
     def permitted(self) -> bool:
         """Whether operator and checks let it take requests, whatever traffic ran into."""

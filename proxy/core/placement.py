@@ -11,6 +11,7 @@ from proxy.core.failover import Attempt, Failure, Next, Verdict, judge
 from proxy.core.heads import RequestHead
 from proxy.core.mapping import Mapping, Target
 from proxy.core.member import Member
+from proxy.core.sessions import address_hash, read_session
 
 
 class Placement:
@@ -106,6 +107,20 @@ class Placement:
             self.leave()
             self.choice = replace(self.choice, member=None, reason=Reason.NOBODY, cookie_route=None)
         return verdict
+
+    def served(self, head: RequestHead, address: str, salt: bytes, now: float) -> None:
+        """The member has answered the client at ``address``: its session lives there.
+
+        For ``salt`` see ``sessions``.
+        """
+        made_with, key, shared = head.session
+        if made_with is not salt:
+            _, key, shared = read_session(head, salt, activesync=self.target.activesync)
+        if shared:
+            # A browser's first visit isn't counted: once it has cookies, it has another key.
+            key = 0 if self.choice.session_route is None else key ^ address_hash(salt, address)
+        if key:
+            self.member.sessions.note(key, now)
 
     def leave(self) -> None:
         """The member has nothing more to do with this request."""

@@ -236,7 +236,9 @@ class Exchange:
             return False
         self.phase = RESPONDING
         self.response.status = 101
-        self.first_byte_time = self.client.frontend.clock.monotonic() - self.begun
+        now = self.client.frontend.clock.monotonic()
+        self.first_byte_time = now - self.begun
+        self.placement.served(self.head, self.client.address, self.client.frontend.salt, now)
         self.client.transport.write(headers.switching_response(head))
         tunnel.member_data(data)
         tunnel.client_data(self.client.take_ahead())
@@ -252,6 +254,8 @@ class Exchange:
         response.keep = self._may_keep(head.status)
         # What B9 counts: the status line and the body.
         placement.member.received += len(piece) + len(head.line) - 2
+        if head.status != 401:  # whoever has to log in first has no session there
+            placement.served(self.head, client.address, client.frontend.salt, now)
         data = response.begin(head, body, piece, placement, last=complete)
         client.transport.write(data)
         if complete:

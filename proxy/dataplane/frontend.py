@@ -46,6 +46,8 @@ class Frontend:
     tls: bool
     # The Server field's value.
     server: bytes
+    # The key of the hashes by which sessions are counted, one object for all of a worker.
+    salt: bytes
     # Requests after the first on one connection; 0 for no limit. Then the lines that tell a
     # client that its connection is kept are always the same (P9).
     keep_alive_requests: int = 0

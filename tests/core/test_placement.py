@@ -345,3 +345,47 @@ def test_shown_by_its_mapping() -> None:
     placement = place(mapping(), request())
     placement.choose(NOW)
     assert repr(placement) == "<Placement <Mapping /> attempts=1>"
+
+
+# --- live sessions -------------------------------------------------------------------------------
+
+
+def live(placement: Placement, head: RequestHead, address: str = "192.0.2.1") -> int:
+    """How many sessions the member has once it has answered."""
+    placement.served(head, address, b"salt", NOW)
+    return placement.member.sessions.live(NOW)
+
+
+def test_served_sessions_live_on_the_member() -> None:
+    """A session is known by its webmail's cookie, whoever sends it how often."""
+    way = mapping(1)
+    for number, address, count in ((1, "192.0.2.1", 1), (1, "192.0.2.2", 1), (2, "192.0.2.1", 2)):
+        head = request(cookie=b"PHPSESSID=%d" % number)
+        placement = place(way, head)
+        assert placement.choose(NOW)
+        assert live(placement, head, address) == count
+
+
+def test_served_without_a_cookie_of_a_webmail() -> None:
+    """A browser counts by its address once it carries a route, lest it be counted twice."""
+    way = mapping(1)
+    for cookie, address, count in (
+        (b"", "192.0.2.1", 0),
+        (b"BALANCEME=balancer.server1", "192.0.2.1", 1),
+        (b"BALANCEME=balancer.server1", "192.0.2.2", 2),
+        (b"BALANCEME=balancer.gone", "192.0.2.3", 3),
+    ):
+        head = request(b"GET /served", cookie)
+        placement = place(way, head)
+        assert placement.choose(NOW)
+        assert live(placement, head, address) == count
+
+
+def test_served_devices() -> None:
+    """A device is known by its id, whether it returns cookies or not."""
+    way = mapping(1)
+    for target, count in ((b"?Cmd=Sync&DeviceId=a", 1), (b"?DeviceId=a&Cmd=Ping", 1), (b"", 1)):
+        head = request(b"POST /Microsoft-Server-ActiveSync" + target)
+        placement = place(way, head)
+        assert placement.choose(NOW)
+        assert live(placement, head) == count

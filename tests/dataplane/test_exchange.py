@@ -845,3 +845,63 @@ def test_connection_that_is_owed_a_body_is_nobody_elses() -> None:
     assert stage.openings == ["server1"]
     stage.end()
     stage.close()
+
+
+# --- live sessions -------------------------------------------------------------------------------
+
+WEBMAIL = b"Cookie: PHPSESSID=1; BALANCEME=balancer.server2\r\n"
+
+
+def live(stage: Stage) -> list[int]:
+    """How many sessions live on each member."""
+    now = stage.clock.monotonic()
+    return [member.sessions.live(now) for member in stage.balancer.members]
+
+
+def test_session_lives_where_it_is_served(stage: Stage) -> None:
+    """A session counts on its member, for an hour after the last answer."""
+    client = stage.client()
+    client.send(request(fields=WEBMAIL))
+    assert live(stage) == [0, 0]
+    stage.accept("server2").send(response())
+    assert live(stage) == [0, 1]
+    stage.advance(3600)
+    assert live(stage) == [0, 0]
+
+
+def test_session_lives_where_failover_brought_it(stage: Stage) -> None:
+    """A member that could not be reached has served nobody."""
+    client = stage.client()
+    client.send(request(fields=WEBMAIL))
+    stage.refuse("server2")
+    stage.accept("server1").send(response())
+    assert live(stage) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "count"), [(b"200 OK", 1), (b"449 Retry", 1), (b"503 No", 1), (b"401 Who", 0)]
+)
+def test_who_has_to_log_in_has_no_session(stage: Stage, line: bytes, count: int) -> None:
+    """A member that asks who is there has no session of it: not yet, or no more."""
+    client = stage.client()
+    client.send(request(fields=WEBMAIL))
+    stage.accept("server2").send(response(line))
+    assert live(stage) == [0, count]
+
+
+def test_own_answer_is_no_session(stage: Stage) -> None:
+    """What no member answers is no session anywhere."""
+    client = stage.client()
+    client.send(request(b"OPTIONS / HTTP/1.1", WEBMAIL + b"Max-Forwards: 0\r\n"))
+    assert own(client)[0] == 200
+    assert live(stage) == [0, 0]
+
+
+def test_tunnel_is_a_session(make_stage: MakeStage) -> None:
+    """A request for a tunnel is a request."""
+    stage = make_stage(2, mapping={"upgrade": ["websocket"]})
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    client = stage.client()
+    client.send(request(fields=WEBMAIL + upgrade))
+    stage.accept("server2").send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade + b"\r\n")
+    assert live(stage) == [0, 1]
