@@ -2,9 +2,10 @@
 
 The words: a *head* is a start line with its fields, a *body* is content, and its *framing* tells
 where it ends. A *mapping* finds the balancer of a request. A *session route* is the route that a
-request carries, by which a session is new, kept, moved or unknown. A *balancer* *chooses* a
-member: by the session first, then by what its *lbmethod* *elects*. A member is *usable* by what
-the operator set, what checks observed and what traffic ran into.
+request carries, by which a session is new, kept, moved or unknown; it is *live* for as long as its
+cookie after it was last served. A *balancer* *chooses* a member: by the session first, then by
+what its *lbmethod* *elects*. A member is *usable* by what the operator set, what checks observed
+and what traffic ran into.
 
 May import: itself and the pure parts of the standard library; httptools in ``http1`` and
 pydantic in ``settings``, which do no I/O. Never: asyncio, sockets, clocks, randomness, files,

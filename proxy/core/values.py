@@ -82,6 +82,14 @@ def parse_size(value: Any) -> int:
     return size
 
 
+def size_text(size: int) -> str:
+    """The shortest text for a number of bytes: 65536 is ``64k``."""
+    for unit, factor in reversed(_BYTES.items()):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return "0"
+
+
 def parse_workers(value: Any) -> int | Literal["auto"]:
     """A number of processes, or ``auto``."""
     if value == "auto":

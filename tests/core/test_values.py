@@ -15,6 +15,7 @@ from proxy.core.values import (
     parse_network,
     parse_size,
     parse_timeout,
+    size_text,
 )
 
 
@@ -67,6 +68,12 @@ def test_duration_text_is_read_back(milliseconds: int) -> None:
     """What is written for a duration is read as the same duration."""
     text = duration_text(milliseconds / 1000)
     assert text == "0" or round(parse_duration(text) * 1000) == milliseconds
+
+
+@given(st.integers(1, 10**12 - 1))
+def test_size_text_is_read_back(size: int) -> None:
+    """What is written for a size is read as the same size."""
+    assert parse_size(size_text(size)) == size
 
 
 @pytest.mark.parametrize(
