@@ -21,6 +21,7 @@ from functools import partial
 
 import uvloop
 
+from proxy.control.sockets import bind
 from proxy.core.balancer import Balancer
 from proxy.core.errors import ConfigError, Mistake
 from proxy.core.http1 import Limits
@@ -46,12 +47,6 @@ log = logging.getLogger("balanceme")
 MANY = 1_000_000
 # Open files that are no connections: sockets that listen, logs, the event loop's own.
 OTHER_FILES = 64
-# Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
-BACKLOG = 4096
-# Quiet connections are probed, so that NAT and firewalls don't forget them (D40): the first probe
-# after so many seconds, then so often.
-KEEPALIVE_IDLE = 120
-KEEPALIVE_INTERVAL = 30
 
 
 class Worker:
@@ -152,12 +147,13 @@ class Worker:
 
     def start(self) -> None:
         """Accept connections from now on; raises ConfigError for an address that is taken."""
+        sockets = bind([frontend.listen for frontend in self.settings.frontends], {})
         for index, frontend in enumerate(self.frontends):
             settings, certificates = self.settings.frontends[index], self._certificates[index]
             security = None
             if certificates is not None:
                 security = Security(certificates.default, settings.timeouts.handshake)
-            sock = _listen(settings.listen, index)
+            sock = sockets[settings.listen]
             self._acceptors.append(Acceptor(self._loop, sock, frontend, security))
         for acceptor in self._acceptors:
             self._notices += acceptor.notices
@@ -290,30 +286,6 @@ def _access_log(settings: Settings, clock: Clock) -> AccessLog:
             message = f"{wanted.path} can't be written: {error.strerror}"
             raise ConfigError([Mistake(("access_log", "path"), message)]) from error
     return AccessLog(partial(os.write, fd), wanted.format, clock)
-
-
-def _listen(listen: str, index: int) -> socket.socket:
-    host, port = listen_host_port(listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            # [::] is IPv6 alone, so that 0.0.0.0 can stand beside it on every system.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted connections inherit these.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        text = f"can't listen on {listen}: {error.strerror}"
-        if isinstance(error, PermissionError):
-            text += "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-        raise ConfigError([Mistake(("frontends", index, "listen"), text)]) from error
-    return sock
 
 
 def _raise_file_limit() -> None:
