@@ -220,6 +220,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     )
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     issued.cert_chain_pems[0].write_to_path(certificate)
+    key.touch(mode=0o600)
     issued.private_key_pem.write_to_path(key)
     return certificate, key
 

@@ -2,10 +2,14 @@
 
 The file is only read, never run, and nothing is started: what ``load`` returns is checked as a
 whole, so that no later step finds half of it wrong. Whether a certificate can be used is up to
-``dataplane.tls``; here its file is there and can be read.
+``dataplane.tls``; here its file is there and can be read, and a private key only by those who
+need it.
 """
 
+import os
+import stat
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +61,8 @@ def load(path: str | Path, *, check_files: bool = True) -> Settings:
     """The settings in a file, with the names of files that it holds made absolute.
 
     Relative ones count from the configuration's folder. ``check_files`` also asks whether the
-    files of certificates can be read. Raises ConfigFileError with everything that is wrong.
+    files of certificates can be read, and secret ones not by everybody. Raises ConfigFileError with
+    everything that is wrong.
     """
     file, folder = str(path), Path(path).absolute().parent
     text = _text(file)
@@ -72,8 +77,8 @@ def load(path: str | Path, *, check_files: bool = True) -> Settings:
         mistakes += error.mistakes
     if check_files:
         places = {mistake.path for mistake in mistakes}
-        unreadable = _unreadable_files(tree.value, folder)
-        mistakes += [mistake for mistake in unreadable if mistake.path not in places]
+        unfit = _unfit_files(tree.value, folder)
+        mistakes += [mistake for mistake in unfit if mistake.path not in places]
     if faults or mistakes or settings is None:
         raise ConfigFileError(file, _located(tree, faults, mistakes))
     return _with_absolute_names(settings, folder)
@@ -153,27 +158,37 @@ def _not_utf8(data: bytes, start: int) -> Located:
 
 # Where a log goes that goes to no file.
 NO_FILES = ("-", "syslog")
+# The end of a PEM file's line before a private key of any kind (RFC 7468 sections 10 and 11).
+_BEGIN_OF_KEY = b"PRIVATE KEY-----"
 _FILES_OF_TLS = ("certificate", "key", "password_file")
 
 
-def _unreadable_files(tree: Any, folder: Path) -> Iterator[Mistake]:
+def _unfit_files(tree: Any, folder: Path) -> Iterator[Mistake]:
     frontends = Raw(tree).at("frontends").entries()
     entries = [entry for frontend in frontends for entry in certificates(frontend)]
-    for named in [entry.at(key) for entry in entries for key in _FILES_OF_TLS]:
-        reason = _unreadable(folder / named.text) if named.text else None
+    for entry, key in product(entries, _FILES_OF_TLS):
+        named = entry.at(key)
+        if not named.text:
+            continue
+        reason = _unfit(folder / named.text, is_secret=key != "certificate")
         if reason is not None:
             yield named.mistake(f"found {shown(named.text)}, {reason}")
 
 
-def _unreadable(file: Path) -> str | None:
-    """Why a file can't be read, if it can't."""
+def _unfit(file: Path, *, is_secret: bool) -> str | None:
+    """Why a file can't be used, if it can't; one with a private key is secret in any case."""
     try:
         if not file.exists():
             return "but there is no such file"
         # Opening a pipe would wait for its writer.
         if not file.is_file():
             return "which is no plain file"
-        file.open("rb").close()
+        with file.open("rb") as stream:
+            is_secret = is_secret or _BEGIN_OF_KEY in stream.read(LARGEST_FILE)
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        if is_secret and mode & stat.S_IROTH:
+            remedy = "chmod 640, and chown it to root or to whoever starts balanceme"
+            return f"a secret that everybody may read (mode {mode:04o}); {remedy}"
     except PermissionError:
         return "which this user may not read"
     except (OSError, ValueError) as error:

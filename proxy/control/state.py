@@ -96,7 +96,7 @@ class PidFile:
             try:
                 fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
-                if pid != predecessor:
+                if predecessor is None or pid != predecessor:
                     raise self._in_use(pid) from None
             # Between opening and locking it may have become another's.
             if not _is_file(self._path, held):

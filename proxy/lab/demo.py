@@ -171,6 +171,7 @@ class Demo:
         authority = trustme.CA(organization_name="balanceme demo")
         certificate = authority.issue_cert("localhost", "127.0.0.1", "::1")
         authority.cert_pem.write_to_path(self.ca_path)
+        self._certificate_path.touch(mode=0o600)
         certificate.private_key_and_cert_chain_pem.write_to_path(self._certificate_path)
 
     def _configuration(self) -> str:

@@ -211,6 +211,42 @@ def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert 'found "mail.pem", which this user may not read' in report(file, check_files=True)
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o777])
+def test_secrets_that_everybody_may_read(mode: int, tmp_path: Path) -> None:
+    """A private key, and the password of one, are refused when any account may read them."""
+    text = WITH_FILES.replace("certificate: tls}", "certificate: both.pem}").replace("key: 5", "")
+    text = text.replace("/no/such/file", "password").replace('"a\\0b"', "tls/mail.pem")
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "tls").mkdir()
+    for name in ("tls/mail.pem", "tls/mail.key", "password", "both.pem"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "both.pem").write_text("-----BEGIN EC PRIVATE KEY-----\n")
+    told = (
+        f"a secret that everybody may read (mode {mode:04o});"
+        " chmod 640, and chown it to root or to whoever starts balanceme"
+    )
+    assert report(tmp_path / "a.yaml", check_files=True).splitlines() == [
+        f'a.yaml:4:43: frontends[0].tls.key: found "tls/mail.key", {told}',
+        f'a.yaml:4:72: frontends[0].tls.password_file: found "password", {told}',
+        f'a.yaml:8:23: frontends[1].tls[0].certificate: found "both.pem", {told}',
+    ]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o440])
+def test_secrets_of_few(mode: int, tmp_path: Path) -> None:
+    """Owner and group may read a key; a certificate alone is for everybody."""
+    text = WITH_FILES.replace("certificate: tls}", "certificate: b.pem}").replace("key: 5", "")
+    text = text.replace("/no/such/file", "tls/mail.key").replace('"a\\0b"', "tls/mail.pem")
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "tls").mkdir()
+    for name in ("tls/mail.key", "b.pem"):
+        (tmp_path / name).write_text("-----BEGIN PRIVATE KEY-----\n")
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "tls/mail.pem").touch(mode=0o644)
+    assert load(tmp_path / "a.yaml").frontends
+
+
 def test_file_names_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative names count from the configuration's folder, not from where we were started."""
     (tmp_path / "sub").mkdir()

@@ -110,6 +110,7 @@ class Authority:
         """A file with the key, the certificate for ``names``, and its chain."""
         path = self._folder / f"{file}.pem"
         issued = (ca or self.ca).issue_cert(*names)
+        path.touch(mode=0o600)
         issued.private_key_and_cert_chain_pem.write_to_path(str(path))
         return path
 

@@ -41,6 +41,7 @@ def arena(folder: Path, cases: Sequence[Case], starters: Sequence[Starter]) -> I
     """Start both frontends and stop them afterwards."""
     authority = trustme.CA()
     certificate = folder / "certificate.pem"
+    certificate.touch(mode=0o600)
     authority.issue_cert("mail.zarafa.com").private_key_and_cert_chain_pem.write_to_path(
         str(certificate)
     )

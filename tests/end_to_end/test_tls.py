@@ -53,6 +53,8 @@ def files(folder: Path, ca: trustme.CA, *names: str) -> Files:
     found = Files(*[folder / f"{names[0]}.{kind}" for kind in Files._fields])
     key = issued.private_key_pem.bytes()
     chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    for secret in (found.both, found.key, found.encrypted, found.password):
+        secret.touch(mode=0o600)
     found.both.write_bytes(key + chain)
     found.certificate.write_bytes(chain)
     found.key.write_bytes(key)
@@ -410,6 +412,8 @@ def refusals(
     (folder / "garbage").write_text("this is no certificate\n")
     (folder / "binary").write_bytes(b"\xff\xfe\xfd\n")
     (folder / "nothing").touch()
+    for given_as_secret in ("garbage", "binary"):
+        (folder / given_as_secret).chmod(0o600)
     running = {}
     for case, (settings, _) in BAD_FILES.items():
         frontend = {

@@ -90,6 +90,7 @@ def test_folder_is_ours_alone_and_goes(temporary: Path) -> None:
     with Demo(https_port, http_port, (0, 0), 0) as demo:
         assert demo.folder == temporary / f"balanceme-demo-{https_port}"
         assert demo.folder.stat().st_mode & 0o777 == 0o700
+        assert (demo.folder / "localhost.pem").stat().st_mode & 0o777 == 0o600
     assert not demo.folder.exists()
 
 
