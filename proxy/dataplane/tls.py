@@ -22,13 +22,22 @@ class Certificates:
     """The certificates of a frontend; the first one serves names that no other has.
 
     Where there are several, a connection under ``default`` came without a name (SNI).
-    ``path`` leads to the settings, for the mistakes of ConfigError.
+    ``path`` leads to the settings, for the mistakes of ConfigError, which name their files.
+    ``opened`` says under which names the same files are read instead, if they are.
     """
 
     __slots__ = ("_by_name", "_first", "default", "several")
 
-    def __init__(self, certificates: Sequence[Tls], path: tuple[str | int, ...]) -> None:
-        contexts = [_context(tls, path) for tls in certificates]
+    def __init__(
+        self,
+        certificates: Sequence[Tls],
+        path: tuple[str | int, ...],
+        opened: Sequence[Tls] | None = None,
+    ) -> None:
+        read = certificates if opened is None else opened
+        contexts = [
+            _context(tls, path, names) for tls, names in zip(certificates, read, strict=True)
+        ]
         self._by_name = {
             name.lower().rstrip("."): context
             for tls, context in zip(certificates, contexts, strict=True)
@@ -37,7 +46,7 @@ class Certificates:
         self.default = self._first = contexts[0]
         self.several = len(contexts) > 1
         if self.several:
-            self.default = _context(certificates[0], path)
+            self.default = _context(certificates[0], path, read[0])
             self.default.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
@@ -61,7 +70,7 @@ class Certificates:
         return right is not None and right is not context
 
 
-def _context(tls: Tls, path: tuple[str | int, ...]) -> ssl.SSLContext:
+def _context(tls: Tls, path: tuple[str | int, ...], read: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = (
         ssl.TLSVersion.TLSv1_3 if tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
@@ -72,7 +81,7 @@ def _context(tls: Tls, path: tuple[str | int, ...]) -> ssl.SSLContext:
     context.num_tickets = TICKETS
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(tls.certificate, tls.key, password=lambda: _password(tls))
+        context.load_cert_chain(read.certificate, read.key, password=lambda: _password(read))
     except (OSError, ssl.SSLError, ValueError) as error:
         raise ConfigError([_mistake(tls, error, path)]) from error
     return context

@@ -148,6 +148,17 @@ def test_certificate_by_name(authority: Authority, asked: str | None, served: st
     assert ("DNS", served) in names
 
 
+def test_read_under_other_names(authority: Authority, tmp_path: Path) -> None:
+    """Files can be read under other names than those that mistakes tell."""
+    real = authority.certificate("proxy.example")
+    named = Tls(certificate="/etc/mail.pem", key="/etc/mail.key")
+    handshake(Certificates([named], PATH, [real]).default, authority.client(), "proxy.example")
+    (tmp_path / "nonsense").touch()
+    nonsense = Tls(certificate=str(tmp_path / "nonsense"))
+    with pytest.raises(ConfigError, match="^/etc/mail.pem and /etc/mail.key hold no certificate"):
+        Certificates([named], PATH, [nonsense])
+
+
 def encrypted(folder: Path, tls: Tls) -> Tls:
     """The same certificate with a key that a password protects."""
     assert tls.key is not None
