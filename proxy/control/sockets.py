@@ -78,7 +78,11 @@ def close_unwanted(
     wanted = set(used)
     for sock in available.values():
         if sock not in wanted:
-            log.warning("no frontend listens on %s, so the socket for it is closed", _name(sock))
+            log.warning(
+                "no frontend listens on %s, so the socket for it is closed; were it systemd's, take"
+                " it out of the socket's unit, where clients still wait",
+                _name(sock),
+            )
             sock.close()
 
 
