@@ -492,20 +492,27 @@ def _unchunk(data: bytes) -> tuple[bytes, bytes]:
 # --- one worker's data plane ---------------------------------------------------------------------
 
 
+class KeptLines(list[str]):
+    """A sink that keeps its lines."""
+
+    def write(self, lines: bytes) -> None:
+        """Keep them."""
+        self += lines.decode().splitlines()
+
+    def close(self, patience: float) -> None:
+        """What was kept remains."""
+
+
 class KeptLog(AccessLog):
     """An access log that keeps its lines, and knows which exchanges they are for."""
 
     __slots__ = ("exchanges", "lines", "refusals")
 
     def __init__(self, log_format: LogFormat, clock: Clock) -> None:
-        super().__init__(self._keep, log_format, clock)
-        self.lines: list[str] = []
+        self.lines = KeptLines()
+        super().__init__(self.lines, log_format, clock)
         self.exchanges: list[Exchange] = []
         self.refusals: list[bytes] = []
-
-    def _keep(self, data: bytes) -> int:
-        self.lines += data.decode().splitlines()
-        return len(data)
 
     def exchange(self, exchange: Exchange, now: float) -> None:
         """An exchange has ended."""

@@ -17,10 +17,10 @@ import ssl
 import sys
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from functools import partial
 
 import uvloop
 
+from proxy.control.log_files import LineSink, open_log
 from proxy.control.sockets import bind
 from proxy.core.balancer import Balancer
 from proxy.core.errors import ConfigError, Mistake
@@ -47,6 +47,8 @@ log = logging.getLogger("balanceme")
 MANY = 1_000_000
 # Open files that are no connections: sockets that listen, logs, the event loop's own.
 OTHER_FILES = 64
+# Turns of the event loop until a connection that was aborted, TLS or not, is gone.
+TURNS = 10
 
 
 class Worker:
@@ -70,7 +72,7 @@ class Worker:
         self._apache = settings.compat is Compat.APACHE
         self._clock = Clock()
         self._deadlines = Deadlines(loop, self._clock.monotonic)
-        self._access_log = _access_log(settings, self._clock)
+        self._access_log = _access_log(settings, self._clock, loop)
         self._deadlines.ticks.append(self._access_log.flush)
         self._connections: set[FrontendConnection] = set()
         self._stopping = asyncio.Event()
@@ -184,10 +186,13 @@ class Worker:
             await asyncio.sleep(0.05)
         for connection in list(self._connections):
             connection.abort()
+        # They leave within the next turns of the loop, each with its line for the log.
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         for pool in self.pools.values():
             pool.close()
         self._deadlines.stop()
-        self._access_log.flush()
+        self._access_log.close()
 
 
 def run(settings: Settings) -> int:
@@ -272,20 +277,13 @@ def _widest(limits: Iterable[Limits]) -> Limits:
     return Limits(**{name: max(getattr(each, name) for each in every) for name in names})
 
 
-def _access_log(settings: Settings, clock: Clock) -> AccessLog:
+def _access_log(settings: Settings, clock: Clock, loop: asyncio.AbstractEventLoop) -> AccessLog:
     wanted = settings.access_log
     if wanted is None:
         return AccessLog(None, LogFormat.COMBINED, clock)
-    if wanted.path == "-":
-        fd = sys.stdout.fileno()
-    else:
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            fd = os.open(wanted.path, flags, 0o640)
-        except OSError as error:
-            message = f"{wanted.path} can't be written: {error.strerror}"
-            raise ConfigError([Mistake(("access_log", "path"), message)]) from error
-    return AccessLog(partial(os.write, fd), wanted.format, clock)
+    sink = LineSink(open_log(wanted.path, 1, "access_log"), "access log")
+    sink.call_later = loop.call_later
+    return AccessLog(sink, wanted.format, clock)
 
 
 def _raise_file_limit() -> None:

@@ -5,10 +5,8 @@ terminal: what isn't printable ASCII is escaped, and long values are cut (H85). 
 credentials and session ids in addresses are never written (H86, D80).
 """
 
-import logging
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from proxy.core.balancer import Choice, Session
 from proxy.core.heads import RequestHead
@@ -19,12 +17,12 @@ from proxy.dataplane.clock import Clock
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
 
-log = logging.getLogger("balanceme")
-
 # Lines that are collected before they are written, however soon that is.
 BATCH = 500
 # Longest part of a request line or field that is written, in bytes.
 LONGEST = 2048
+# How long lines may wait for their reader when a worker ends, in seconds.
+PATIENCE = 1.0
 
 # A request that concerns no member.
 NO_SESSION = "session=- route=- member=- attempts=0 connect=0"
@@ -78,35 +76,45 @@ class Refusal(NamedTuple):
     body_sent: int
 
 
+class Sink(Protocol):
+    """Where lines are written; it tells the operator of its trouble, and never stops traffic."""
+
+    def write(self, lines: bytes) -> None:
+        """Write whole lines, or try again what couldn't be; never waits, never raises."""
+
+    def close(self, patience: float) -> None:
+        """Write no more; what waits may be taken for so many seconds."""
+
+
 class AccessLog:
-    """Collects lines and hands them to ``write``, a batch at a time; None keeps no log.
+    """Collects lines and hands them to ``sink``, a batch at a time; None keeps no log."""
 
-    ``write`` takes bytes and gives back how many it took, as os.write does.
-    """
+    __slots__ = ("_clock", "_line", "_lines", "_sink")
 
-    __slots__ = ("_clock", "_line", "_lines", "_troubled", "_write")
-
-    def __init__(
-        self, write: Callable[[bytes], int] | None, log_format: LogFormat, clock: Clock
-    ) -> None:
-        self._write = write
+    def __init__(self, sink: Sink | None, log_format: LogFormat, clock: Clock) -> None:
         self._clock = clock
+        self._lines: list[str] = []
+        self._sink: Sink | None = None
+        self.replace(sink, log_format)
+
+    def replace(self, sink: Sink | None, log_format: LogFormat) -> None:
+        """Write to ``sink`` from now on; the one before has got its lines, and isn't closed."""
+        self.flush()
+        self._sink = sink
         combined = log_format is LogFormat.COMBINED
         # the format, compiled once (P6)
         self._line = self._combined if combined else self._json
-        self._lines: list[str] = []
-        self._troubled = False
 
     def exchange(self, exchange: "Exchange", now: float) -> None:
         """An exchange has ended, at monotonic time ``now``."""
-        if self._write is not None:
+        if self._sink is not None:
             self._lines.append(self._line(exchange, now))
             if len(self._lines) >= BATCH:
                 self.flush()
 
     def refused(self, refusal: Refusal) -> None:
         """A request was refused."""
-        if self._write is not None:
+        if self._sink is not None:
             combined = self._line == self._combined
             self._lines.append(
                 self._combined_refused(refusal) if combined else _json_refused(refusal)
@@ -115,22 +123,18 @@ class AccessLog:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what was collected; trouble is said once, and never stops traffic."""
-        if not self._lines or self._write is None:
-            return
-        data = "".join(self._lines).encode("ascii")
-        self._lines.clear()
-        try:
-            while data:
-                data = data[self._write(data) :]
-        except OSError as error:
-            if not self._troubled:
-                log.warning(
-                    "access log: %s; lines are lost until it can be written", error.strerror
-                )
-            self._troubled = True
-        else:
-            self._troubled = False
+        """Write what was collected; if it is nothing, what the sink couldn't write before."""
+        if self._sink is not None:
+            lines = "".join(self._lines).encode("ascii")
+            self._lines.clear()
+            self._sink.write(lines)
+
+    def close(self) -> None:
+        """The worker ends: write what was collected, and no more."""
+        self.flush()
+        if self._sink is not None:
+            self._sink.close(PATIENCE)
+            self._sink = None
 
     # --- lines -------------------------------------------------------------------------------
 

@@ -1,14 +1,12 @@
 """One line for each exchange: what it says, what it never says, and how it is written."""
 
-import errno
 import json
-import logging
 
 import pytest
 
 from proxy.core.pages import OwnAnswer
 from proxy.core.settings import LogFormat
-from proxy.dataplane.access_log import BATCH, LONGEST, AccessLog, Refusal
+from proxy.dataplane.access_log import BATCH, LONGEST, PATIENCE, AccessLog, Refusal
 from tests.dataplane.conftest import MakeStage
 from tests.dataplane.messages import request, response
 from tests.fakes import FakeClock, Stage
@@ -199,79 +197,95 @@ def test_long_values_are_cut(stage: Stage) -> None:
 # --- writing -------------------------------------------------------------------------------------
 
 
-class Disk:
-    """A file that takes at most ``room`` bytes at once, and may be full."""
+class Writes(list[bytes]):
+    """A sink that keeps what it was handed, and for how long it was to wait in the end."""
 
-    def __init__(self) -> None:
-        self.data = b""
-        self.room = 10**6
-        self.calls = 0
-        self.full = False
+    patience: float | None = None
 
-    def write(self, data: bytes) -> int:
-        """As os.write does."""
-        self.calls += 1
-        if self.full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.data += data[: self.room]
-        return min(len(data), self.room)
+    def write(self, lines: bytes) -> None:
+        """Keep them."""
+        self.append(lines)
+
+    def close(self, patience: float) -> None:
+        """The end."""
+        self.patience = patience
 
 
-def filled(disk: Disk, count: int) -> AccessLog:
-    """A log with so many lines of refusals."""
-    log = AccessLog(disk.write, LogFormat.COMBINED, FakeClock())
+def refuse(log: AccessLog, count: int = 1) -> None:
+    """So many requests are refused."""
     for number in range(count):
         log.refused(Refusal(b"192.0.2.1", 0, b"%d" % number, 400, 9))
-    return log
 
 
 def test_lines_are_written_in_batches() -> None:
     """Lines wait until they are flushed; then one write takes all of them (P6)."""
-    disk = Disk()
-    log = filled(disk, BATCH - 1)
-    assert disk.calls == 0
+    writes = Writes()
+    log = AccessLog(writes, LogFormat.COMBINED, FakeClock())
+    refuse(log, BATCH - 1)
+    assert not writes
     assert repr(log) == f"<AccessLog {BATCH - 1} lines waiting>"
     log.flush()
-    log.flush()
-    assert disk.calls == 1
-    assert disk.data.count(b"\n") == BATCH - 1
+    assert [lines.count(b"\n") for lines in writes] == [BATCH - 1]
 
 
 def test_a_full_batch_is_written_at_once(stage: Stage) -> None:
     """However soon it is, 500 lines are written (P6)."""
-    disk = Disk()
+    writes = Writes()
     client = stage.client()
     client.send(request(b"OPTIONS * HTTP/1.1"))
     (exchange,) = stage.log.exchanges
-    log = AccessLog(disk.write, LogFormat.COMBINED, stage.clock)
+    log = AccessLog(writes, LogFormat.COMBINED, stage.clock)
     for _ in range(BATCH):
-        assert disk.calls == 0
+        assert not writes
         log.exchange(exchange, 0.0)
-    assert disk.calls == 1
+    assert len(writes) == 1
 
 
-def test_short_writes_go_on() -> None:
-    """A write that takes a part is followed by others until all is written."""
-    disk = Disk()
-    disk.room = 7
-    filled(disk, 3).flush()
-    assert disk.data.count(b"\n") == 3
+def test_a_full_batch_of_refusals_is_written_at_once() -> None:
+    """The same for requests that never became exchanges (P6)."""
+    writes = Writes()
+    refuse(AccessLog(writes, LogFormat.COMBINED, FakeClock()), BATCH)
+    assert len(writes) == 1
 
 
-def test_full_disk_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Trouble costs the lines, is said once, and again only after it was over."""
-    disk = Disk()
-    log = filled(disk, 1)
-    for full in (True, True, False, True):
-        disk.full = full
-        log.refused(Refusal(b"192.0.2.1", 0, b"-", 400, 9))
-        log.flush()
-    messages = [record.getMessage() for record in caplog.records]
-    assert messages == 2 * [
-        "access log: No space left on device; lines are lost until it can be written"
-    ]
-    assert caplog.records[0].levelno == logging.WARNING
-    assert disk.data.count(b"\n") == 1
+def test_sink_may_try_again_without_new_lines() -> None:
+    """Each flush reaches the sink, which may have lines that waited for their reader."""
+    writes = Writes()
+    log = AccessLog(writes, LogFormat.COMBINED, FakeClock())
+    log.flush()
+    assert writes == [b""]
+
+
+def test_another_sink_and_format() -> None:
+    """Both change while it is in use: what was collected before goes to the sink before."""
+    first, second, third = Writes(), Writes(), Writes()
+    log = AccessLog(first, LogFormat.COMBINED, FakeClock())
+    refuse(log)
+    log.replace(second, LogFormat.JSON)
+    refuse(log)
+    log.replace(None, LogFormat.JSON)
+    refuse(log)
+    log.replace(third, LogFormat.COMBINED)
+    refuse(log, 2)
+    log.flush()
+    assert [b"".join(sink).count(b"\n") for sink in (first, second, third)] == [1, 1, 2]
+    assert first[0].startswith(b"192.0.2.1 - - ")
+    assert json.loads(second[0])["client"] == "192.0.2.1"
+    assert third[-1].startswith(b"192.0.2.1 - - ")
+    assert (first.patience, second.patience) == (None, None)
+
+
+def test_close_writes_what_was_collected() -> None:
+    """In the end the last lines get a moment to be taken, and nothing comes behind them."""
+    writes = Writes()
+    log = AccessLog(writes, LogFormat.COMBINED, FakeClock())
+    refuse(log)
+    log.close()
+    log.close()
+    refuse(log)
+    log.flush()
+    assert b"".join(writes).count(b"\n") == 1
+    assert writes.patience == PATIENCE
 
 
 def test_no_log(stage: Stage) -> None:
@@ -281,4 +295,5 @@ def test_no_log(stage: Stage) -> None:
     log.exchange(stage.log.exchanges[0], 0.0)
     log.refused(Refusal(b"192.0.2.1", 0, b"-", 400, 9))
     log.flush()
+    log.close()
     assert repr(log) == "<AccessLog 0 lines waiting>"

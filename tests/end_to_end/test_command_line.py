@@ -505,6 +505,7 @@ def test_stop_timeout(serve: Launcher, members: Members, dial: Dial) -> None:
     proxy.signal(signal.SIGTERM)
     assert proxy.wait() == 0
     until(lambda: all(seen.aborted for seen in seen_by(member)), "the member is left")
+    assert proxy.stdout().count("GET /wait HTTP/1.1") == 3
 
 
 def test_second_signal(serve: Launcher, members: Members, dial: Dial) -> None:
