@@ -13,6 +13,10 @@ import pytest
 from proxy.control.accounts import Account, drop, resolve
 from proxy.core.errors import ConfigError
 
+# A child of these tests does little, and ends; Python 3.12 warns where other tests left threads.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 NOBODY = pwd.getpwnam("nobody")

@@ -20,6 +20,11 @@ from proxy.core.errors import ConfigError
 from proxy.core.settings import Tls
 from proxy.dataplane.tls import Certificates
 
+# A child of these tests does little, and ends; Python 3.12 warns where other tests left threads.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
 PATH = ("frontends", 0, "tls")
 ISSUED = trustme.CA().issue_cert("proxy.example")
 CHAIN, KEY = ISSUED.cert_chain_pems[0].bytes(), ISSUED.private_key_pem.bytes()

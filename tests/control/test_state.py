@@ -15,6 +15,11 @@ import pytest
 from proxy.control.state import PidFile, load_state, open_folder, save_state
 from proxy.core.errors import ConfigError
 
+# A child of these tests does little, and ends; Python 3.12 warns where other tests left threads.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
 OURS = f"{os.getpid()}\n"
 
 
