@@ -9,11 +9,11 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from proxy import __version__
 
@@ -156,33 +156,38 @@ def _demo(options: argparse.Namespace) -> int:
         with Demo(options.port, options.http_port, member_ports, options.control_port) as demo:
             print(demo.welcome(), flush=True)
             path = options.socket or demo.folder / "control.sock"
-            return _serve(str(demo.config_path), path)
+            return _run_beside(str(demo.config_path), path)
     except DemoError as error:
         print(error, file=sys.stderr)
         return 1
 
 
+def _run_beside(file: str, socket: Path) -> int:
+    """`balanceme run` as a process of its own: it forks, and beside threads none should.
+
+    It is in a session of its own, so that a Ctrl-C reaches it once, through us.
+    """
+    command = [sys.executable, "-m", "proxy", "run", file, "--socket", str(socket)]
+    process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - ourselves
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: process.send_signal(received))
+    return process.wait()
+
+
 def _serve(file: str, socket: Path) -> int:
     from proxy.admin.api import AdminServer
     from proxy.admin.control_socket import SocketError
+    from proxy.control import supervisor
     from proxy.control.config_file import report
     from proxy.core.errors import ConfigError
 
     try:
-        return _supervise(file, [AdminServer(socket)])
+        return supervisor.run(file, [AdminServer(socket)])
     except SocketError as error:
         print(error, file=sys.stderr)
     except ConfigError as error:
         print(report(error, file), file=sys.stderr)
     return 2
-
-
-def _supervise(file: str, services: Sequence[Any]) -> int:  # noqa: ARG001 - no supervisor yet
-    from proxy.control import config_file, worker
-
-    settings = config_file.load(file)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    return worker.run(settings)
 
 
 # --- configurations ------------------------------------------------------------------------------

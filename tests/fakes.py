@@ -20,7 +20,6 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from socket import SO_LINGER
 from typing import Any, NamedTuple, cast
 
@@ -42,6 +41,8 @@ from proxy.dataplane.pool import MemberPool
 
 # 22 Nov 2026 14:15:57 GMT, the date of Apache's examples (C3).
 EPOCH = 1795356957.0
+# What a worker has for its end, in seconds.
+STOP_TIMEOUT = 30.0
 # What one connection may hold of what its client sent ahead (H37): a read, and a head.
 MOST_BUFFERED = 2 * 262144
 
@@ -582,13 +583,15 @@ class Stage:
         try:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(worker, "Clock", lambda: self.clock)
-                patch.setattr(worker, "_access_log", lambda *_: self.log)
+                patch.setattr(worker, "AccessLog", lambda *_: self.log)
                 self.worker = worker.Worker(self.settings, self.loop)
         except BaseException:
             self.close()
             raise
-        self.frontend = replace(self.worker.frontends[0], tls=tls, port=443 if tls else 80)
-        self.deadlines = self.worker._deadlines
+        (self.frontend,) = self.worker.frontends.values()
+        self.frontend.tls = tls
+        self.frontend.port = 443 if tls else 80
+        self.deadlines = self.worker.deadlines
         self.pools = self.worker.pools
         (self.balancer,) = self.worker.balancers.values()
 
@@ -659,7 +662,7 @@ class Stage:
 
     def stop(self) -> None:
         """The worker begins to stop gracefully; ``advance`` lets it go on."""
-        self.loop.run(lambda: self.loop.create_task(self.worker.stop()))
+        self.loop.run(lambda: self.loop.create_task(self.worker.stop(STOP_TIMEOUT)))
         self.check()
 
     # --- facts -------------------------------------------------------------------------------

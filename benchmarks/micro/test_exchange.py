@@ -60,7 +60,8 @@ def test_exchange(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     }
     loop = asyncio.new_event_loop()
     worker = Worker(settings_from_tree(tree), loop)
-    client = FrontendConnection(worker.frontends[0])
+    (frontend,) = worker.frontends.values()
+    client = FrontendConnection(frontend)
     client.connection_made(cast(asyncio.Transport, Sink()))
     pool = worker.pools[worker.balancers["cluster"].members[1]]
     member = MemberConnection(pool)

@@ -17,8 +17,6 @@ The supervisor forks: nothing here uses threads, the loop's executor or signals.
 
 import json
 import logging
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +45,6 @@ class AdminServer:
 
     def __init__(self, path: Path) -> None:
         self._control_socket = ControlSocket(path)
-        self._listening: socket.socket | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self, commands: Commands, *, takes_over: bool = False) -> None:
@@ -57,34 +54,19 @@ class AdminServer:
         moment in which nobody answers. Raises SocketError, a ConfigError, if the path can't be
         had.
         """
-        self._listening = await self._control_socket.open(takes_over=takes_over)
+        listening = await self._control_socket.open(takes_over=takes_over)
         self._runner = web.AppRunner(
             application(commands), access_log=None, logger=_LOGGER, shutdown_timeout=LAST_WORDS
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, self._listening).start()
+        await web.SockSite(self._runner, listening).start()
 
     async def stop(self) -> None:
         """Close everything; the file goes unless another one has taken the path over."""
-        runner, self._runner, self._listening = self._runner, None, None
+        runner, self._runner = self._runner, None
         if runner is not None:
             await self._control_socket.remove()
             await runner.cleanup()
-
-    def leave_to_supervisor(self) -> None:
-        """In a worker, after its fork: let go of the sockets that it got a copy of.
-
-        Else who waits for the supervisor's end would wait for the worker's too. Their numbers
-        stay taken, since the objects of these sockets were copied as well and will close them.
-        """
-        if self._listening is None or self._runner is None or self._runner.server is None:
-            return
-        transports = [connection.transport for connection in self._runner.server.connections]
-        sockets = [transport.get_extra_info("socket") for transport in transports if transport]
-        null = os.open(os.devnull, os.O_RDWR)
-        for sock in (self._listening, *sockets):
-            os.dup2(null, sock.fileno(), inheritable=False)
-        os.close(null)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -123,7 +105,7 @@ class _Routes:
 
     async def status(self, _: web.Request) -> web.Response:
         """``GET /v1/status``: everything, as ``Commands.status`` gives it."""
-        return web.json_response(self._commands.status())
+        return web.json_response(await self._commands.status())
 
     async def reload(self, request: web.Request) -> web.Response:
         """``POST /v1/reload {"dry_run": false}``: ``changes``, a list of lines."""
@@ -172,7 +154,8 @@ class _Routes:
         except CommandError as error:
             return _refusal(409, str(error))
         except ConfigError as error:
-            file = str(self._commands.status().get("config_file"))
+            status = await self._commands.status()
+            file = str(status.get("config_file"))
             return web.json_response({"mistakes": report(error, file).splitlines()}, status=422)
         except Exception:
             log.exception("%s %s failed: a mistake in balanceme", request.method, request.path)

@@ -15,7 +15,7 @@ class CommandError(Exception):
 class Commands(Protocol):
     """The supervisor, as the API and with it the command line see it."""
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """How everything is, as one tree that JSON can hold.
 
         ``version``, ``pid``, ``generation``, ``started`` (seconds since 1970), ``config_file``,

@@ -1,31 +1,26 @@
-"""A worker: builds the runtime objects from settings, serves, stops gracefully.
+"""A worker's objects: built from settings, given other settings while they serve, stopped.
 
-The only place that puts the data plane together. It runs in the foreground until SIGTERM or
-SIGINT; then it accepts nothing more, closes idle connections, lets exchanges under way end for
-``stop_timeout``, and ends. A second signal ends it at once.
+The only place that puts the data plane together. It knows no other process: it is handed sockets
+to accept from, and told of members by plain calls. A reload swaps settings under traffic: what
+stays the same by name (an address, a member's url and route) keeps its object and all that is
+known of it, so exchanges under way go on, on the member they have, and sessions stay.
 """
 
 import asyncio
-import contextlib
 import gc
-import logging
+import math
 import os
 import resource
-import signal
 import socket
-import ssl
-import sys
-from collections.abc import Iterable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
-import uvloop
-
-from proxy.control.log_files import LineSink, open_log
-from proxy.control.sockets import bind
+from proxy.control.certificate_files import KeyMaterial, certificates_from
 from proxy.core.balancer import Balancer
-from proxy.core.errors import ConfigError, Mistake
 from proxy.core.http1 import Limits
-from proxy.core.mapping import Mapping, MappingTable
+from proxy.core.mapping import Mapping as CoreMapping
+from proxy.core.mapping import MappingTable
+from proxy.core.member import Member
 from proxy.core.settings import Compat, LogFormat, Settings
 from proxy.core.settings import Frontend as FrontendSettings
 from proxy.core.settings import Limits as LimitSettings
@@ -34,21 +29,41 @@ from proxy.dataplane.acceptor import Acceptor, Security
 from proxy.dataplane.access_log import AccessLog
 from proxy.dataplane.admission import Admission
 from proxy.dataplane.clock import Clock
-from proxy.dataplane.deadlines import Deadlines
+from proxy.dataplane.deadlines import NEVER, Deadlines
 from proxy.dataplane.frontend import Frontend, Timeouts
 from proxy.dataplane.frontend_connection import FrontendConnection
 from proxy.dataplane.notices import Notice
 from proxy.dataplane.pool import MemberPool, Pools
-from proxy.dataplane.tls import Certificates
-
-log = logging.getLogger("balanceme")
+from proxy.dataplane.tls import Certificates, Entries
 
 # More field lines than any head has room for.
 MANY = 1_000_000
 # Open files that are no connections: sockets that listen, logs, the event loop's own.
 OTHER_FILES = 64
+# How often, in seconds, a worker that stops looks whether it may end.
+STOP_STEP = 0.05
 # Turns of the event loop until a connection that was aborted, TLS or not, is gone.
 TURNS = 10
+
+# What makes a frontend the one it is: its address, and whether it speaks TLS there.
+Place = tuple[str, bool]
+# Certificates and keys of each frontend, by ``listen``.
+Keys = Mapping[str, Sequence[KeyMaterial]]
+
+
+@dataclass
+class Others:
+    """What a worker shares with others, and tells them; by default it is alone."""
+
+    # counts the workers from 0
+    number: int = 0
+    # made before workers are forked, for all to have the same; the salt has at most 64 bytes
+    entries: Entries = field(default_factory=lambda: Entries(spare=0))
+    salt: bytes = field(default_factory=lambda: os.urandom(16))
+    # told when traffic has put a member in error
+    member_in_error: Callable[[Member], None] = lambda _: None
+    # whether another one should take the next client
+    yields: Callable[[], bool] = lambda: False
 
 
 class Worker:
@@ -58,74 +73,121 @@ class Worker:
         self,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
-        *,
-        salt: bytes | None = None,
+        keys: Keys | None = None,
+        others: Others | None = None,
     ) -> None:
-        """Build everything; raises ConfigError when a certificate or an address can't be used.
+        """Build everything; raises ConfigError when a certificate can't be used.
 
-        ``salt``, at most 64 bytes, is the same in all workers that count sessions together; a
-        worker that is alone makes its own.
+        ``keys`` are what the files of certificates hold, if they are not to be read here.
         """
-        self.settings = settings
-        self._salt = salt or os.urandom(16)
         self._loop = loop
+        self._others = others or Others()
+        self.clock = Clock()
+        self.deadlines = Deadlines(loop, self.clock.monotonic)
+        self.access_log = AccessLog(None, LogFormat.COMBINED, self.clock)
+        self.connections: set[FrontendConnection] = set()
+        self.admission = Admission(0)
+        self._acceptors: dict[Place, Acceptor] = {}
+        # those that accept no more, while clients are on their way in
+        self._closed: list[Acceptor] = []
+        self._forged = Notice("session cookies without a valid signature count as none")
+        self._forged_before = 0
+        self.frontends: dict[Place, Frontend] = {}
+        self.balancers: dict[str, Balancer] = {}
+        self.pools: Pools = {}
+        self.leaving = False
+        # once it stops: when it ends, and how long that was from when it was told
+        self._end = NEVER
+        self._stop_timeout = 0.0
+        self.deadlines.ticks += [self.access_log.flush, self._tick]
+        self.configure(settings, keys)
+        for balancer in self.balancers.values():
+            balancer.stagger(self._others.number)
+
+    # --- settings ----------------------------------------------------------------------------
+
+    def configure(self, settings: Settings, keys: Keys | None = None) -> None:
+        """Put settings in force, the first or others; raises ConfigError and changes nothing."""
+        certificates = {
+            place_of(frontend): _certificates(frontend, index, keys)
+            for index, frontend in enumerate(settings.frontends)
+            if frontend.certificates
+        }
+        self.settings = settings
         self._apache = settings.compat is Compat.APACHE
-        self._clock = Clock()
-        self._deadlines = Deadlines(loop, self._clock.monotonic)
-        self._access_log = _access_log(settings, self._clock, loop)
-        self._deadlines.ticks.append(self._access_log.flush)
-        self._connections: set[FrontendConnection] = set()
-        self._stopping = asyncio.Event()
-        self._acceptors: list[Acceptor] = []
-        self._admission = Admission(
-            _most_connections(settings),
+        former, self.balancers = self.balancers, {}
+        for name, balancer in settings.balancers.items():
+            self.balancers[name] = Balancer(
+                name, balancer, apache=self._apache, former=former.get(name)
+            )
+        self._forged_before = self._count_forged()
+        self._configure_pools()
+        self._configure_frontends(certificates)
+        self.admission.configure(
+            most_connections(settings),
             settings.max_connections_per_address,
             settings.trusted_proxies,
+            [connection.address for connection in self.connections],
         )
-        self._forged = Notice("session cookies without a valid signature count as none")
-        self._notices = [self._forged, *self._admission.notices]
-        self._deadlines.ticks.append(self._tick)
-        self.balancers = {
-            name: Balancer(name, balancer, apache=self._apache)
-            for name, balancer in settings.balancers.items()
-        }
-        limits = _widest(_limits(f.limits, apache=self._apache) for f in settings.frontends)
+        for connection in list(self.connections):
+            connection.reload()
+
+    def _configure_pools(self) -> None:
+        frontends = self.settings.frontends
+        limits = _widest(_limits(each.limits, apache=self._apache) for each in frontends)
         if self._apache:
             # It doesn't count a member's lines (P22), and passes what is no status (P18).
             limits = replace(limits, fields=MANY, last_status=999)
-        self.pools: Pools = {
-            member: MemberPool(member, limits, self._clock, self._deadlines)
-            for balancer in self.balancers.values()
-            for member in balancer.members
-        }
-        self._certificates = [
-            _certificates(frontend, index) for index, frontend in enumerate(settings.frontends)
-        ]
-        self.frontends = [
-            self._frontend(frontend, certificates)
-            for frontend, certificates in zip(settings.frontends, self._certificates, strict=True)
-        ]
+        members = [member for each in self.balancers.values() for member in each.members]
+        for member in members:
+            pool = self.pools.get(member)
+            if pool is None:
+                self.pools[member] = MemberPool(member, limits, self.clock, self.deadlines)
+            else:
+                pool.limits = limits
+        for member in self.pools.keys() - members:
+            # Exchanges under way still find it here; nothing is kept when they are done.
+            member.reuse = False
+            self.pools[member].close()
+
+    def _configure_frontends(self, certificates: Mapping[Place, Certificates]) -> None:
+        former = self.frontends
+        self.frontends = {}
+        for settings in self.settings.frontends:
+            place = place_of(settings)
+            frontend = self._frontend(settings, certificates.get(place))
+            known = former.pop(place, None)
+            if known is not None:
+                known.become(frontend)
+            self.frontends[place] = known or frontend
+            if place in certificates:
+                certificates[place].put_behind(self._others.entries.of(settings.listen))
+            if place in self._acceptors:
+                self._acceptors[place].security = self._security(settings)
+        for place, frontend in former.items():
+            self._close(place, frontend)
 
     def _frontend(self, settings: FrontendSettings, certificates: Certificates | None) -> Frontend:
         mappings = [
-            Mapping(mapping, self.balancers[mapping.balancer]) for mapping in settings.mappings
+            CoreMapping(mapping, self.balancers[mapping.balancer]) for mapping in settings.mappings
         ]
         timeouts = settings.timeouts
+        health_path = self.settings.health_path
         return Frontend(
             mappings=MappingTable(mappings, apache=self._apache),
             pools=self.pools,
             timeouts=Timeouts(timeouts.head, timeouts.body, timeouts.keep_alive, timeouts.write),
             limits=_limits(settings.limits, apache=self._apache),
-            clock=self._clock,
-            deadlines=self._deadlines,
-            access_log=self._access_log,
-            connections=self._connections,
-            admission=self._admission,
+            clock=self.clock,
+            deadlines=self.deadlines,
+            access_log=self.access_log,
+            connections=self.connections,
+            admission=self.admission,
             server_name=settings.server_name or socket.gethostname(),
             port=listen_host_port(settings.listen)[1],
             tls=bool(settings.certificates),
             server=self.settings.server.encode(),
-            salt=self._salt,
+            salt=self._others.salt,
             keep_alive_requests=settings.keep_alive_requests,
             keep_alive_lines=b"Keep-Alive: timeout=%d\r\nConnection: Keep-Alive\r\n"
             % int(timeouts.keep_alive),
@@ -134,135 +196,172 @@ class Worker:
             announcing=settings.proxy_protocol,
             certificates=certificates if certificates and certificates.several else None,
             apache=self._apache,
-            stopping=self._stopping,
+            health_path=health_path.encode() if health_path else None,
+            leaving=self.leaving,
+            member_in_error=self._others.member_in_error,
         )
-
-    @property
-    def most_connections(self) -> int:
-        """How many clients may be connected at a time."""
-        return self._admission.most
 
     def _twin_port(self) -> int:
         """The port of the first frontend that speaks TLS."""
-        twin = next(frontend for frontend in self.settings.frontends if frontend.certificates)
+        twin = next(each for each in self.settings.frontends if each.certificates)
         return listen_host_port(twin.listen)[1]
 
-    def start(self) -> None:
-        """Accept connections from now on; raises ConfigError for an address that is taken."""
-        sockets = bind([frontend.listen for frontend in self.settings.frontends], {})
-        for index, frontend in enumerate(self.frontends):
-            settings, certificates = self.settings.frontends[index], self._certificates[index]
-            security = None
-            if certificates is not None:
-                security = Security(certificates.default, settings.timeouts.handshake)
-            sock = sockets[settings.listen]
-            self._acceptors.append(Acceptor(self._loop, sock, frontend, security))
-        for acceptor in self._acceptors:
-            self._notices += acceptor.notices
-            acceptor.start()
-        self._deadlines.start()
+    # --- serving -----------------------------------------------------------------------------
 
-    def _is_busy(self) -> bool:
+    def accept(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Accept from the frontends' sockets, by ``listen``; they are the worker's from now on."""
+        for settings in self.settings.frontends:
+            place, sock = place_of(settings), sockets[settings.listen]
+            if place in self._acceptors:
+                sock.close()
+                continue
+            security, yields = self._security(settings), self._others.yields
+            acceptor = Acceptor(self._loop, sock, self.frontends[place], security, yields)
+            self._acceptors[place] = acceptor
+            acceptor.start()
+
+    def _security(self, settings: FrontendSettings) -> Security | None:
+        if not settings.certificates:
+            return None
+        return Security(self._others.entries.of(settings.listen), settings.timeouts.handshake)
+
+    def start(self) -> None:
+        """Keep deadlines from now on."""
+        self.deadlines.start()
+        # What was made so far lives as long as the worker; the collector needn't look at it (P8).
+        gc.collect()
+        gc.freeze()
+
+    def leave(self, *, leaving: bool) -> None:
+        """Tell those before us whether to send us clients."""
+        self.leaving = leaving
+        for frontend in self.frontends.values():
+            frontend.leaving = leaving
+
+    @property
+    def exchanges(self) -> int:
+        """How many have ended."""
+        return self.access_log.count
+
+    @property
+    def members(self) -> list[Member]:
+        """All members, in the order of the settings."""
+        return [member for each in self.balancers.values() for member in each.members]
+
+    @property
+    def is_busy(self) -> bool:
         """Whether there are clients, or some are on their way in."""
-        return bool(self._connections) or any(acceptor.busy for acceptor in self._acceptors)
+        return bool(self.connections) or any(
+            each.busy for each in (*self._acceptors.values(), *self._closed)
+        )
+
+    def _count_forged(self) -> int:
+        return sum(balancer.forged for balancer in self.balancers.values())
 
     def _tick(self) -> None:
         """With each sweep: what clients did that is worth a line, but not one each time."""
-        forged = sum(balancer.forged for balancer in self.balancers.values())
-        if forged > self._forged.total:
-            self._forged.happened(forged - self._forged.total)
-        for notice in self._notices:
+        forged = self._count_forged()
+        if forged > self._forged_before:
+            self._forged.happened(forged - self._forged_before)
+            self._forged_before = forged
+        announced = [notice for each in self._acceptors.values() for notice in each.notices]
+        for notice in (self._forged, *self.admission.notices, *announced):
             notice.tick()
+        self._closed = [each for each in self._closed if each.busy]
+        if len(self.pools) > len(self.members):
+            self._forget_members()
 
-    async def stop(self) -> None:
-        """Stop gracefully: exchanges under way may end within ``stop_timeout``."""
-        self._stopping.set()
-        for acceptor in self._acceptors:
+    def _forget_members(self) -> None:
+        """Members that no balancer has any more go with their last connection."""
+        for member in self.pools.keys() - self.members:
+            if not member.busy and not self.pools[member].connections:
+                del self.pools[member]
+
+    # --- stopping ----------------------------------------------------------------------------
+
+    def _close(self, place: Place, frontend: Frontend) -> None:
+        """Accept nothing more at a frontend; its connections end with what is under way."""
+        frontend.closing = True
+        acceptor = self._acceptors.pop(place, None)
+        if acceptor is not None:
             acceptor.close()
-        for connection in list(self._connections):
-            connection.close_when_idle()
-        deadline = self._clock.monotonic() + self.settings.stop_timeout
-        while self._is_busy() and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - once in a life
-            await asyncio.sleep(0.05)
-        for connection in list(self._connections):
+            self._closed.append(acceptor)
+        for connection in list(self.connections):
+            if connection.frontend is frontend:
+                connection.close_when_idle()
+
+    async def stop(self, allowed: float) -> None:
+        """Stop gracefully: exchanges under way may end within ``allowed`` seconds."""
+        self.leave(leaving=True)
+        for place, frontend in self.frontends.items():
+            self._close(place, frontend)
+        self.hurry(allowed)
+        most = 0
+        while self.is_busy and (left := self._end - self.clock.monotonic()) > 0:
+            most = self._send_away(most, left / self._stop_timeout)
+            await asyncio.sleep(STOP_STEP)
+        for connection in list(self.connections):
             connection.abort()
         # They leave within the next turns of the loop, each with its line for the log.
         for _ in range(TURNS):
             await asyncio.sleep(0)
         for pool in self.pools.values():
             pool.close()
-        self._deadlines.stop()
-        self._access_log.close()
+        self.deadlines.stop()
+        self.access_log.close()
+
+    def hurry(self, timeout: float) -> None:
+        """End within ``timeout`` seconds from now, if not sooner."""
+        end = self.clock.monotonic() + timeout
+        if end < self._end:
+            self._end, self._stop_timeout = end, timeout
+
+    def _send_away(self, most: int, share: float) -> int:
+        """End waiting Pings evenly, lest all phones come back at once (D41); the most there were.
+
+        ``share`` is what is left of the time.
+        """
+        now = self.clock.monotonic()
+        waiting = [
+            connection
+            for connection in self.connections
+            if connection.exchange is not None and connection.exchange.waits_for_news(now)
+        ]
+        most = max(most, len(waiting))
+        for connection in waiting[math.ceil(most * share) :]:
+            connection.send_away()
+        return most
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal says stop; the exit status. Raises ConfigError before serving."""
-    _raise_file_limit()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+def place_of(settings: FrontendSettings) -> Place:
+    """What makes a frontend the one it is."""
+    return settings.listen, bool(settings.certificates)
 
 
-async def _serve(settings: Settings) -> int:
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_exception)
-    sys.unraisablehook = _unraisable
-    worker = Worker(settings, loop)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop_or_end, stop)
-    worker.start()
-    # What was made so far lives as long as the worker; the collector needn't look at it (P8).
-    gc.collect()
-    gc.freeze()
-    listens = ", ".join(frontend.listen for frontend in settings.frontends)
-    log.info("serving on %s, with room for %d connections", listens, worker.most_connections)
-    await stop.wait()
-    log.info("stopping: exchanges under way may take %g s", settings.stop_timeout)
-    await worker.stop()
-    return 0
+def _certificates(settings: FrontendSettings, index: int, keys: Keys | None) -> Certificates:
+    path = ("frontends", index, "tls")
+    if keys is None:
+        return Certificates(settings.certificates, path)
+    return certificates_from(settings.certificates, path, keys[settings.listen])
 
 
-def _stop_or_end(stop: asyncio.Event) -> None:
-    if stop.is_set():
-        log.warning("stopped at once by a second signal")
-        os._exit(1)
-    stop.set()
+def worker_count(settings: Settings) -> int:
+    """How many workers there are to be."""
+    wanted = settings.workers
+    return len(os.sched_getaffinity(0)) if wanted == "auto" else wanted
 
 
-def _exception(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What nobody caught: that a client breaks its TLS is no news, the rest is our mistake."""
-    error = context.get("exception")
-    if isinstance(error, OSError | ssl.SSLError):
-        log.debug("%s: %s", context.get("message"), error)
-    else:
-        exc_info = error if isinstance(error, BaseException) else None
-        log.error("a mistake in balanceme: %s", context.get("message"), exc_info=exc_info)
+def room_for_connections() -> int:
+    """How many clients one process has room for; each may need a member's connection (H39)."""
+    return max((resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES) // 2, 1)
 
 
-def _unraisable(problem: "sys.UnraisableHookArgs") -> None:
-    """A name (SNI) that is no ASCII can't be told to the TLS context; the handshake fails (H75)."""
-    if isinstance(problem.exc_value, UnicodeDecodeError) and isinstance(problem.object, bytes):
-        log.debug("handshake with a malformed server name")
-    else:
-        sys.__unraisablehook__(problem)
-
-
-def _certificates(settings: FrontendSettings, index: int) -> Certificates | None:
-    if not settings.certificates:
-        return None
-    return Certificates(settings.certificates, ("frontends", index, "tls"))
-
-
-def _most_connections(settings: Settings) -> int:
-    """How many clients may be connected; each may need a member's connection as well (H39)."""
-    room = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES) // 2
-    wanted = settings.max_connections
-    if wanted is not None and wanted > room:
-        log.warning(
-            "max_connections is %d, but the limit of open files has room for %d; raise it to %d",
-            *(wanted, room, 2 * wanted + OTHER_FILES),
-        )
-    return max(room, 1) if wanted is None else wanted
+def most_connections(settings: Settings) -> int:
+    """How many clients one worker takes: its part of ``max_connections``, or all it can."""
+    room = room_for_connections()
+    if settings.max_connections is None:
+        return room
+    return math.ceil(settings.max_connections / worker_count(settings))
 
 
 def _limits(settings: LimitSettings, *, apache: bool) -> Limits:
@@ -275,19 +374,3 @@ def _widest(limits: Iterable[Limits]) -> Limits:
     every = list(limits)
     names = [field.name for field in fields(Limits) if field.init]
     return Limits(**{name: max(getattr(each, name) for each in every) for name in names})
-
-
-def _access_log(settings: Settings, clock: Clock, loop: asyncio.AbstractEventLoop) -> AccessLog:
-    wanted = settings.access_log
-    if wanted is None:
-        return AccessLog(None, LogFormat.COMBINED, clock)
-    sink = LineSink(open_log(wanted.path, 1, "access_log"), "access log")
-    sink.call_later = loop.call_later
-    return AccessLog(sink, wanted.format, clock)
-
-
-def _raise_file_limit() -> None:
-    """As many open files as the system allows (P9)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

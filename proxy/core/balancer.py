@@ -74,10 +74,18 @@ class Balancer:
         "settings",
     )
 
-    def __init__(self, name: str, settings: BalancerSettings, *, apache: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: BalancerSettings,
+        *,
+        apache: bool = False,
+        former: "Balancer | None" = None,
+    ) -> None:
+        """``former`` is the balancer of that name until now: its members and ledger go on."""
         self.name = name
         self.settings = settings
-        self.members = tuple(Member(member, settings) for member in settings.members)
+        self.members = _members(settings, former)
         attempts = settings.max_attempts
         self.max_attempts = len(self.members) - 1 if attempts is None else attempts
         self._apache = apache
@@ -87,12 +95,15 @@ class Balancer:
             if member.route is not None:
                 self._by_route.setdefault(member.route, []).append(member)
         self._lbsets = _lbsets(self.members)
-        self._ledger = Ledger(self.members)
+        self._ledger = Ledger(()) if former is None else former.retire()
+        self._ledger.members = self.members
         self._elect = LBMETHODS[settings.lbmethod]
         self._failover = {k.encode(): v.encode() for k, v in settings.failover.items()}
         name = (settings.sticky_session or "").partition("|")[0]
         cookie = settings.session_cookie
         self._sticky = StickySession(settings, apache=apache) if name else None
+        if self._sticky is not None and former is not None:
+            self._sticky.forged = former.forged
         self.session_cookie = (
             SessionCookie(cookie, name, settings.sticky_separator) if cookie and name else None
         )
@@ -100,6 +111,14 @@ class Balancer:
         self._own_route = own.encode() if own else None
         self._rules = RewriteRules(settings, cookie) if apache and own and cookie else None
         self._kept = {} if self._rules else self._ready_choices()
+
+    def retire(self) -> Ledger:
+        """Leave the ledger, settled, to the balancer that follows.
+
+        Exchanges under way that began here go on to tell of errors, and it is the same ledger.
+        """
+        self._ledger.settle()
+        return self._ledger
 
     def _ready_choices(self) -> dict[bytes, tuple[Member, Choice]]:
         """For each route that leads to its own member alone: the choice of a kept session."""
@@ -191,6 +210,13 @@ class Balancer:
         # With first_request: elect the cookie is own_route's whoever serves this request (C10).
         route = own_route if own_route is not None and elect else member.route
         return Choice(member, session, Reason.ELECTED, asked, route)
+
+    def stagger(self, elections: int) -> None:
+        """Begin so many elections further on, lest all workers elect the same member first."""
+        for _ in range(elections):
+            member = self._elected(0.0, ())
+            if member is not None:
+                member.elected -= 1
 
     def _moved(self, member: Member, reason: Reason, asked: bytes) -> Choice:
         return Choice(member, Session.MOVED, reason, asked, member.route)
@@ -327,6 +353,20 @@ class Balancer:
 
     def __repr__(self) -> str:
         return f"<Balancer {self.name}>"
+
+
+def _members(settings: BalancerSettings, former: Balancer | None) -> tuple[Member, ...]:
+    """New members, but for those that were there: a member is its url and its route."""
+    known = {} if former is None else {member.key: member for member in former.members}
+    members = []
+    for each in settings.members:
+        member = known.get((each.url, each.route))
+        if member is None:
+            member = Member(each, settings)
+        else:
+            member.configure(each, settings)
+        members.append(member)
+    return tuple(members)
 
 
 def _lbsets(members: Sequence[Member]) -> list[list[Member]]:

@@ -62,8 +62,24 @@ class Member:
     )
 
     def __init__(self, settings: MemberSettings, balancer: BalancerSettings) -> None:
+        self.sessions = LiveSessions(live_for(balancer))
+        self.configure(settings, balancer)
+        self.operator = settings.status
+        self.check_failed = False
+        self.error_since: float | None = None
+
+        # Written by the balancer's ledger alone.
+        self.lbstatus = 0
+        self.elected = 0
+        self.busy = 0
+        self.sent = 0
+        self.received = 0
+
+    def configure(self, settings: MemberSettings, balancer: BalancerSettings) -> None:
+        """Put settings in force; what is known of the member while it runs stays."""
         url = urlsplit(settings.url)
         self.settings = settings
+        self.sessions.lifetime = live_for(balancer)
         # what logs call it
         self.name = settings.route or settings.url
         # what the access log says of a kept session on a connection that was there
@@ -90,17 +106,10 @@ class Member:
         self.retry_after = settings.retry_after
         self.factor = round(settings.load_factor * 100)
 
-        self.operator = settings.status
-        self.check_failed = False
-        self.error_since: float | None = None
-
-        # Written by the balancer's ledger alone.
-        self.lbstatus = 0
-        self.elected = 0
-        self.busy = 0
-        self.sent = 0
-        self.received = 0
-        self.sessions = LiveSessions(live_for(balancer))
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What makes it this member of its balancer: another address is another server."""
+        return self.settings.url, self.settings.route
 
     def permitted(self) -> bool:
         """Whether operator and checks let it take requests, whatever traffic ran into."""
@@ -116,12 +125,19 @@ class Member:
 
     def status(self, now: float) -> str:
         """The status in the operator's words."""
-        words = [] if self.operator is OperatorStatus.ENABLED else [self.operator.value]
-        if self.check_failed:
-            words.append("check failed")
-        if self.in_error(now):
-            words.append("in error")
-        return ", ".join(words) or "ok"
+        return status_words(
+            self.operator, check_failed=self.check_failed, in_error=self.in_error(now)
+        )
 
     def __repr__(self) -> str:
         return f"<Member {self.settings.route or self.settings.url} busy={self.busy}>"
+
+
+def status_words(operator: OperatorStatus, *, check_failed: bool, in_error: bool) -> str:
+    """A member's status in the operator's words."""
+    words = [] if operator is OperatorStatus.ENABLED else [operator.value]
+    if check_failed:
+        words.append("check failed")
+    if in_error:
+        words.append("in error")
+    return ", ".join(words) or "ok"

@@ -67,6 +67,13 @@ def unavailable(*, apache: bool) -> OwnAnswer:
     return OwnAnswer(503, lines=b"" if apache else _RETRY_AFTER)
 
 
+def health(*, leaving: bool) -> OwnAnswer:
+    """What those before us are told: whether to send us clients."""
+    if leaving:
+        return OwnAnswer(503, lines=_RETRY_AFTER, body=b"leaving\n")
+    return OwnAnswer(200, body=b"serving\n")
+
+
 def upgrade_protocol(head: RequestHead, allowed: Collection[bytes]) -> bytes | None:
     """The protocol that the client wants to change to, if it is one of ``allowed`` (R22, H82).
 

@@ -29,6 +29,8 @@ BATCH = 8
 # How long, in seconds, nothing is accepted while the system has nothing left for a connection.
 # Precedents: asyncio 1 s, nginx 0.5 s.
 PAUSE = 0.5
+# For how long, in seconds, a worker with more clients than others lets these accept first.
+YIELD = 0.002
 # For how long, in seconds, accepting must have gone well before it is said to be over.
 RECOVERY = 2.0
 
@@ -50,9 +52,11 @@ class Acceptor:
         "_handshakes",
         "_loop",
         "_timer",
-        "_troubled",
-        "_security",
         "_socket",
+        "_troubled",
+        "_yielded",
+        "_yields",
+        "security",
     )
 
     def __init__(
@@ -61,17 +65,23 @@ class Acceptor:
         listening: socket.socket,
         frontend: Frontend,
         security: Security | None,
+        yields: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``yields`` tells whether others who accept from this socket should take the next one."""
         self._loop = loop
         self._socket = listening
         self._socket.settimeout(0)
         self._frontend = frontend
-        self._security = security
+        # how connections are secured from now on
+        self.security = security
         self._handshakes: set[asyncio.Task[None]] = set()
         self._announcements: set[Announcement] = set()
+        # whether others were just let first
+        self._yielded = False
         # whether the system had no room lately, and what comes next then
         self._troubled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._yields = yields
         self._announced_badly = Notice("connections closed: no valid PROXY preamble")
 
     @property
@@ -93,7 +103,11 @@ class Acceptor:
     # --- accepting ---------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        for _ in range(BATCH):
+        for number in range(BATCH):
+            if self._yields() and not (number == 0 and self._yielded):
+                self._yield()
+                return
+            self._yielded = False
             try:
                 sock, address = self._socket.accept()
             except BlockingIOError:
@@ -110,6 +124,12 @@ class Acceptor:
                 Announcement(self, self._frontend, sock, address[0])
             else:
                 _close(sock)
+
+    def _yield(self) -> None:
+        """Let others accept for a moment, and only for that: maybe none of them can."""
+        self._loop.remove_reader(self._socket)
+        self._yielded = True
+        self._wait(YIELD, self.start)
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the kernel's queue for a while; said once, until it is over."""
@@ -168,7 +188,7 @@ class Acceptor:
         self._loop.remove_reader(sock)
 
     async def _begin(self, sock: socket.socket, connection: FrontendConnection) -> None:
-        security = self._security
+        security = self.security
         try:
             await self._loop.connect_accepted_socket(
                 lambda: connection,

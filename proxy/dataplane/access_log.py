@@ -89,32 +89,35 @@ class Sink(Protocol):
 class AccessLog:
     """Collects lines and hands them to ``sink``, a batch at a time; None keeps no log."""
 
-    __slots__ = ("_clock", "_line", "_lines", "_sink")
+    __slots__ = ("_clock", "_line", "_lines", "count", "sink")
 
     def __init__(self, sink: Sink | None, log_format: LogFormat, clock: Clock) -> None:
         self._clock = clock
         self._lines: list[str] = []
-        self._sink: Sink | None = None
+        # how many exchanges have ended
+        self.count = 0
+        self.sink: Sink | None = None
         self.replace(sink, log_format)
 
     def replace(self, sink: Sink | None, log_format: LogFormat) -> None:
         """Write to ``sink`` from now on; the one before has got its lines, and isn't closed."""
         self.flush()
-        self._sink = sink
+        self.sink = sink
         combined = log_format is LogFormat.COMBINED
         # the format, compiled once (P6)
         self._line = self._combined if combined else self._json
 
     def exchange(self, exchange: "Exchange", now: float) -> None:
         """An exchange has ended, at monotonic time ``now``."""
-        if self._sink is not None:
+        self.count += 1
+        if self.sink is not None:
             self._lines.append(self._line(exchange, now))
             if len(self._lines) >= BATCH:
                 self.flush()
 
     def refused(self, refusal: Refusal) -> None:
         """A request was refused."""
-        if self._sink is not None:
+        if self.sink is not None:
             combined = self._line == self._combined
             self._lines.append(
                 self._combined_refused(refusal) if combined else _json_refused(refusal)
@@ -124,17 +127,17 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what was collected; if it is nothing, what the sink couldn't write before."""
-        if self._sink is not None:
+        if self.sink is not None:
             lines = "".join(self._lines).encode("ascii")
             self._lines.clear()
-            self._sink.write(lines)
+            self.sink.write(lines)
 
     def close(self) -> None:
         """The worker ends: write what was collected, and no more."""
         self.flush()
-        if self._sink is not None:
-            self._sink.close(PATIENCE)
-            self._sink = None
+        if self.sink is not None:
+            self.sink.close(PATIENCE)
+            self.sink = None
 
     # --- lines -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ there go on. An IPv6 client counts by its network of 64 bits, of which it has ev
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -54,15 +54,32 @@ class Admission:
         per_address: int | None = None,
         exempt: Networks = (),
     ) -> None:
+        self.count = 0
+        self._by_address: dict[str, int] = {}
+        self._full = Notice("connections refused: max_connections allows this worker %d")
+        self._too_many = Notice("connections refused: max_connections_per_address is %d")
+        self._set(most, per_address, exempt)
+
+    def _set(self, most: int, per_address: int | None, exempt: Networks) -> None:
         self.most = most
         self._per_address = per_address
         self._exempt = exempt
-        self.count = 0
-        self._by_address: dict[str, int] = {}
-        self._full = Notice("connections refused: max_connections is %d", most)
-        self._too_many = Notice(
-            "connections refused: max_connections_per_address is %d", per_address
-        )
+        self._full.about(most)
+        self._too_many.about(per_address)
+
+    def configure(
+        self, most: int, per_address: int | None, exempt: Networks, connected: Iterable[str]
+    ) -> None:
+        """Other limits; ``connected`` are the addresses of all clients there are.
+
+        Nobody is sent away. Who is still being secured counts in all, but not by address.
+        """
+        self._set(most, per_address, exempt)
+        self._by_address.clear()
+        if per_address is not None:
+            for address in connected:
+                key = self._key(address)
+                self._by_address[key] = self._by_address.get(key, 0) + 1
 
     @property
     def notices(self) -> tuple[Notice, Notice]:
@@ -96,11 +113,11 @@ class Admission:
         if self._per_address is None:
             return
         key = self._key(address)
-        there = self._by_address[key] - 1
-        if there:
+        there = self._by_address.get(key, 0) - 1
+        if there > 0:
             self._by_address[key] = there
         else:
-            del self._by_address[key]
+            self._by_address.pop(key, None)
 
     def _key(self, address: str) -> str:
         """Under what an address counts; empty for those without a limit of their own."""

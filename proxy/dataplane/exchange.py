@@ -16,6 +16,7 @@ from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.mapping import read_target
 from proxy.core.own_answers import (
     OWN_METHODS,
+    health,
     redirect_to_https,
     unavailable,
     without_mapping,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from proxy.dataplane.member_connection import MemberConnection
 
 log = logging.getLogger("balanceme")
+
+# Seconds after which a device's request without an answer is taken for one that waits for news.
+LONG_POLL = 10.0
 
 
 class Phase(Enum):
@@ -108,7 +112,9 @@ class Exchange:
             self.request.hold(piece)
         head, frontend = self.head, self.client.frontend
         answer: OwnAnswer | None
-        if frontend.redirect_port is not None:
+        if head.target == frontend.health_path:
+            answer = health(leaving=frontend.leaving)
+        elif frontend.redirect_port is not None:
             answer = redirect_to_https(head, frontend.server_name, frontend.redirect_port)
         elif head.block.unusual or head.method in OWN_METHODS:
             apache = frontend.apache
@@ -324,6 +330,7 @@ class Exchange:
             log.warning(
                 "%s in error for %g s: %s", settings.url, settings.retry_after, failure.value
             )
+            client.frontend.member_in_error(placement.member)
         if verdict.next is Next.SAME_MEMBER:
             self._connect(now, fresh=True)
         elif verdict.next is Next.OTHER_MEMBER and placement.choose(now):
@@ -424,6 +431,15 @@ class Exchange:
         client, request = self.client, self.request
         owes_body = not request.complete and request.continued and client.gate.open
         return owes_body or client.blocked
+
+    def waits_for_news(self, now: float) -> bool:
+        """Whether this is a device's request that has waited long enough to be a Ping (D41)."""
+        return (
+            self.phase is SENT
+            and self.placement.target.activesync
+            and self.request.complete
+            and now - self.begun >= LONG_POLL
+        )
 
     @guarded
     def client_expired(self) -> None:

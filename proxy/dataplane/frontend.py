@@ -1,12 +1,13 @@
 """What all connections of one frontend share: settings, and the worker's common parts."""
 
-import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from proxy.core.heads import RequestHead
 from proxy.core.http1 import Limits
 from proxy.core.mapping import MappingTable
+from proxy.core.member import Member
 from proxy.dataplane.access_log import AccessLog
 from proxy.dataplane.admission import Admission, Networks, is_among
 from proxy.dataplane.clock import Clock
@@ -60,8 +61,18 @@ class Frontend:
     # Several certificates by name, if there are.
     certificates: Certificates | None = None
     apache: bool = False
-    # Set while the worker is stopping: new connections serve one request.
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    # Answered by ourselves: whether those before us shall send us clients.
+    health_path: bytes | None = None
+    leaving: bool = False
+    # No more is accepted: connections that are still being secured serve one request.
+    closing: bool = False
+    # Told when traffic has put a member in error.
+    member_in_error: Callable[[Member], None] = lambda _: None
+
+    def become(self, other: "Frontend") -> None:
+        """Take another one's settings; connections go on with them from their next request."""
+        for each in fields(Frontend):
+            setattr(self, each.name, getattr(other, each.name))
 
     def first_lines(self, second: int, cookie: bytes) -> bytes:
         """Date, Server and cookie of an answer of our own."""

@@ -15,6 +15,7 @@ from proxy.core.errors import ClientError
 from proxy.core.framing import FramingError, request_body
 from proxy.core.headers import Forwarded
 from proxy.core.http1 import read_request_head
+from proxy.core.own_answers import unavailable
 from proxy.core.proxy_protocol import Ends
 from proxy.dataplane import mistakes
 from proxy.dataplane.deadlines import NEVER
@@ -108,7 +109,7 @@ class FrontendConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands; over TLS, after the handshake."""
         frontend = self.frontend
-        self.may_keep = not frontend.stopping.is_set()
+        self.may_keep = not frontend.closing
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         if frontend.tls:  # else 256 KiB wait unread before TLS stops reading
@@ -116,6 +117,14 @@ class FrontendConnection(asyncio.Protocol):
         self.gate = Gate(self.transport)
         if frontend.certificates is not None:
             self.context = transport.get_extra_info("ssl_object").context
+        self.reload()
+        self.deadline = frontend.clock.monotonic() + frontend.timeouts.head
+        frontend.connections.add(self)
+        frontend.deadlines.add(self)
+
+    def reload(self) -> None:
+        """The frontend's settings are others: what was made of them is made anew."""
+        frontend = self.frontend
         self.forwarded = Forwarded(
             self.address,
             frontend.server_name,
@@ -123,9 +132,6 @@ class FrontendConnection(asyncio.Protocol):
             trusted=frontend.trusts(self.address),
         )
         self.forwarded.apache = frontend.apache
-        self.deadline = frontend.clock.monotonic() + frontend.timeouts.head
-        frontend.connections.add(self)
-        frontend.deadlines.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -370,6 +376,12 @@ class FrontendConnection(asyncio.Protocol):
         self.may_keep = False
         if self.phase in (IDLE, HEAD):
             self.close()
+
+    def send_away(self) -> None:
+        """The worker stops: whoever waits for news asks another one for them (D41, D68)."""
+        self.may_keep = False
+        if self.exchange is not None:
+            self.exchange.answer(unavailable(apache=self.frontend.apache))
 
     def pause_writing(self) -> None:
         """The client is slow to read."""

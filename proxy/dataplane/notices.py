@@ -24,6 +24,10 @@ class Notice:
         # since the start
         self.total = 0
 
+    def about(self, *arguments: object) -> None:
+        """What the text speaks of has changed."""
+        self._arguments = arguments
+
     def happened(self, times: int = 1) -> None:
         """It happened again."""
         self.total += times

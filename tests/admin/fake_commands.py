@@ -98,7 +98,7 @@ class FakeCommands:
         if self.failure is not None:
             raise self.failure
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """The tree that was set."""
         return self.tree
 

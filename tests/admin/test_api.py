@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -365,29 +364,3 @@ async def test_take_over(server: AdminServer, path: Path) -> None:
     assert commands.asked == [("upgrade",)] * 2
     await successor.stop()
     assert not path.exists()
-
-
-def test_worker_lets_go(path: Path) -> None:
-    """A worker that was forked holds none of the supervisor's sockets, nor closes what is new."""
-    with asyncio.Runner() as runner, socket.socket(socket.AF_UNIX) as client:
-        server = AdminServer(path)
-        server.leave_to_supervisor()
-        runner.run(server.start(FakeCommands()))
-        client.connect(str(path))
-        # It is accepted in the first round of the loop, or in the second.
-        runner.run(Client(path)("GET", "/v1/status"))
-        reading, writing = os.pipe()
-        worker = os.fork()
-        if worker == 0:
-            server.leave_to_supervisor()
-            os.close(writing)
-            os.read(reading, 1)
-            os._exit(0)
-        try:
-            runner.run(server.stop())
-            client.settimeout(10)
-            assert client.recv(1) == b""
-        finally:
-            os.close(writing)
-            os.close(reading)
-            assert os.waitpid(worker, 0)[1] == 0

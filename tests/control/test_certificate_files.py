@@ -79,7 +79,7 @@ def test_context_from_bytes(
     before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names are enough
     found = certificates_from([tls], PATH, [material])
     assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
-    assert isinstance(found.default, ssl.SSLContext)
+    assert isinstance(found.nameless, ssl.SSLContext)
 
 
 def test_several() -> None:

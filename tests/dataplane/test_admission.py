@@ -17,7 +17,7 @@ def test_most_connections(caplog: pytest.LogCaptureFixture) -> None:
     admission.leave("a")
     assert admission.admit("c")
     assert not admission.admit("a")
-    assert caplog.messages == ["connections refused: max_connections is 2"]
+    assert caplog.messages == ["connections refused: max_connections allows this worker 2"]
 
 
 def test_per_address(caplog: pytest.LogCaptureFixture) -> None:

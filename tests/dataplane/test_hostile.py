@@ -114,12 +114,12 @@ class Chaos:
 
     def _step(self, what: str, number: int, data: bytes) -> None:
         stage = self.stage
-        if what == "connect":
+        if what == "connect" and stage.log.sink is not None:  # else the worker has ended
             self.clients.append(stage.client(f"192.0.2.{len(self.clients) + 1}"))
         elif what == "advance":
             stage.advance(number + 0.2)
         elif what == "stop":
-            if not stage.worker._stopping.is_set():
+            if not stage.frontend.closing:
                 stage.stop()
         elif what in ("accept", "refuse"):
             if stage.openings:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from proxy.core.errors import ConfigError
 from proxy.core.settings import Tls
-from proxy.dataplane.tls import Certificates
+from proxy.dataplane.tls import Certificates, Entries
 
 PATH = ("frontends", 0, "tls")
 
@@ -69,9 +69,16 @@ def handshake(
     return ends
 
 
+def entry(certificates: Certificates) -> ssl.SSLContext:
+    """Where connections begin that get one of these."""
+    made = Entries().of("0.0.0.0:443")
+    certificates.put_behind(made)
+    return made
+
+
 def test_agrees_on_tls_1_3_and_http_1_1(authority: Authority) -> None:
     """TLS 1.3 is agreed on, ALPN is http/1.1 and nothing else (H74, H76)."""
-    server = Certificates([authority.certificate("proxy.example")], PATH).default
+    server = entry(Certificates([authority.certificate("proxy.example")], PATH))
     client = authority.client()
     client.set_alpn_protocols(["h2", "http/1.1"])
     end, _ = handshake(server, client, "proxy.example")
@@ -81,7 +88,7 @@ def test_agrees_on_tls_1_3_and_http_1_1(authority: Authority) -> None:
 
 def test_never_selects_h2(authority: Authority) -> None:
     """A client that offers h2 alone gets no protocol (H76)."""
-    server = Certificates([authority.certificate("proxy.example")], PATH).default
+    server = entry(Certificates([authority.certificate("proxy.example")], PATH))
     client = authority.client()
     client.set_alpn_protocols(["h2"])
     end, _ = handshake(server, client, "proxy.example")
@@ -90,7 +97,7 @@ def test_never_selects_h2(authority: Authority) -> None:
 
 def test_tls_1_2_has_forward_secrecy(authority: Authority) -> None:
     """TLS 1.2 is spoken with ephemeral keys and authenticated encryption only (H74)."""
-    server = Certificates([authority.certificate("proxy.example")], PATH).default
+    server = entry(Certificates([authority.certificate("proxy.example")], PATH))
     client = authority.client()
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     end, _ = handshake(server, client, "proxy.example")
@@ -106,7 +113,7 @@ def test_tls_1_2_has_forward_secrecy(authority: Authority) -> None:
 def test_min_version(authority: Authority) -> None:
     """With min_version 1.3 an older client is refused (H74)."""
     tls = authority.certificate("proxy.example").model_copy(update={"min_version": "1.3"})
-    server = Certificates([tls], PATH).default
+    server = entry(Certificates([tls], PATH))
     client = authority.client()
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
@@ -115,7 +122,7 @@ def test_min_version(authority: Authority) -> None:
 
 def test_options(authority: Authority) -> None:
     """No compression, no renegotiation, one ticket (H74, P10)."""
-    server = Certificates([authority.certificate("proxy.example")], PATH).default
+    server = entry(Certificates([authority.certificate("proxy.example")], PATH))
     assert server.options & ssl.OP_NO_COMPRESSION
     assert server.options & ssl.OP_NO_RENEGOTIATION
     assert server.num_tickets == 1
@@ -137,7 +144,7 @@ def test_certificate_by_name(authority: Authority, asked: str | None, served: st
     """A name gets its own certificate, any other the first; neither is an error (H76, L13)."""
     first = authority.certificate("one.example")
     second = authority.certificate("two.example", "*.two.example")
-    server = Certificates([first, second], PATH).default
+    server = entry(Certificates([first, second], PATH))
     client = authority.client()
     client.check_hostname = False
     end, _ = handshake(server, client, asked)
@@ -152,10 +159,10 @@ def test_read_under_other_names(authority: Authority, tmp_path: Path) -> None:
     """Files can be read under other names than those that mistakes tell."""
     real = authority.certificate("proxy.example")
     named = Tls(certificate="/etc/mail.pem", key="/etc/mail.key")
-    handshake(Certificates([named], PATH, [real]).default, authority.client(), "proxy.example")
+    handshake(entry(Certificates([named], PATH, [real])), authority.client(), "proxy.example")
     (tmp_path / "nonsense").touch()
     nonsense = Tls(certificate=str(tmp_path / "nonsense"))
-    with pytest.raises(ConfigError, match=r"/etc/mail\.key hold no certificate"):
+    with pytest.raises(ConfigError, match=r"^/etc/mail.pem and /etc/mail.key hold no certificate"):
         Certificates([named], PATH, [nonsense])
 
 
@@ -174,7 +181,7 @@ def test_encrypted_key(authority: Authority, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret\nsecond line\n", encoding="utf-8")
     tls = encrypted(tmp_path, authority.certificate("proxy.example"))
-    server = Certificates([tls.model_copy(update={"password_file": str(password)})], PATH).default
+    server = entry(Certificates([tls.model_copy(update={"password_file": str(password)})], PATH))
     handshake(server, authority.client(), "proxy.example")
 
 

@@ -151,6 +151,7 @@ def start_balanceme(
     config = folder / "balanceme.yaml"
     config.write_text(yaml.safe_dump(settings(sites, certificate), sort_keys=False))
     command = [sys.executable, "-m", "proxy", "run", str(config)]
+    command += ["--socket", str(folder / "control.sock")]
     process = FrontendProcess("balanceme", command, folder)
     host, _, port = sites[-1][1].rpartition(":")
     process.start((host, int(port)))

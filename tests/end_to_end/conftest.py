@@ -141,6 +141,7 @@ class Proxy:
 
     def __init__(self, folder: Path, settings: Yaml) -> None:
         self.config = folder / "balanceme.yaml"
+        self.socket = folder / "control.sock"
         self.settings = settings
         self._stdout = folder / "stdout.log"
         self._stderr = folder / "stderr.log"
@@ -152,6 +153,7 @@ class Proxy:
         self.config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         with self._stdout.open("ab") as out, self._stderr.open("ab") as err:
             command = [sys.executable, "-m", "proxy", "run", str(self.config)]
+            command += ["--socket", str(self.socket)]
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
         until(lambda: "serving on" in self.stderr() or not self.alive, "the proxy serves", 20)
         if not self.alive:
@@ -164,6 +166,18 @@ class Proxy:
     def pid(self) -> int:
         """Its process id."""
         return self.process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    @property
+    def worker(self) -> int:
+        """The process id of its only worker."""
+        (pid,) = self.workers
+        return pid
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
@@ -202,18 +216,18 @@ class Proxy:
         return self._stdout.read_text(errors="replace")
 
     def memory(self, what: str = "VmRSS") -> int:
-        """Its resident memory in bytes; with VmHWM the most it had since ``forget_peak``."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
+        """Its worker's resident memory in bytes; VmHWM: the most it had since ``forget_peak``."""
+        status = Path(f"/proc/{self.worker}/status").read_text()
         return int(status.partition(f"{what}:")[2].split()[0]) * 1024
 
     def forget_peak(self) -> int:
         """Measure the peak of its memory from now on; what it has now."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        Path(f"/proc/{self.worker}/clear_refs").write_text("5")
         return self.memory()
 
     def descriptors(self) -> int:
-        """How many files and sockets it has open."""
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+        """How many files and sockets its worker has open."""
+        return len(list(Path(f"/proc/{self.worker}/fd").iterdir()))
 
     # --- its end ---
 

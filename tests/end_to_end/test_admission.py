@@ -43,8 +43,8 @@ def is_refused(client: socket.socket) -> bool:
 
 def limit_files(proxy: Proxy, most: int) -> None:
     """Let the proxy open this many files at most."""
-    _, hard = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (most, hard))
+    _, hard = resource.prlimit(proxy.worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(proxy.worker, resource.RLIMIT_NOFILE, (most, hard))
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_max_connections(serve: Launcher, members: Members, dial: Dial) -> None:
     assert all(is_served(client) for client in clients)
     clients.pop().close()
     until(lambda: not is_refused_at_once(proxy), "there is room again")
-    assert proxy.stderr().count("connections refused: max_connections is 3") == 1
+    assert proxy.stderr().count("connections refused: max_connections allows this worker 3") == 1
 
 
 def is_refused_at_once(proxy: Proxy) -> bool:

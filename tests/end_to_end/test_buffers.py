@@ -129,7 +129,7 @@ def small_socket() -> socket.socket:
 
 def moved(proxy: Proxy) -> str:
     """What the proxy has read and written so far."""
-    return Path(f"/proc/{proxy.pid}/io").read_text()
+    return Path(f"/proc/{proxy.worker}/io").read_text()
 
 
 async def weigh(

@@ -1,0 +1,187 @@
+"""The supervisor's one view of all balancers and members.
+
+Here a member's status is decided: what the operator wants, what checks found, what any worker's
+traffic ran into. It is written to the scoreboard, from which every worker takes it. Nothing here
+waits, and nothing here knows processes: workers are rows of the board.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from proxy.control.scoreboard import MemberCounters, MemberStatus, Scoreboard
+from proxy.core.member import status_words
+from proxy.core.settings import Member as MemberSettings
+from proxy.core.settings import OperatorStatus, Settings
+
+Key = tuple[str, str, str | None]
+
+
+class MemberView:
+    """What the supervisor knows of one member."""
+
+    __slots__ = ("balancer", "ended", "settings", "status")
+
+    def __init__(self, balancer: str, settings: MemberSettings) -> None:
+        self.balancer = balancer
+        self.settings = settings
+        self.status = MemberStatus(settings.status, check_failed=False, error_since=0)
+        # what workers counted that have ended
+        self.ended = MemberCounters()
+
+    @property
+    def key(self) -> Key:
+        """What makes it this member: another address is another server."""
+        return self.balancer, self.settings.url, self.settings.route
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.settings.route or self.settings.url
+
+    def configure(self, settings: MemberSettings) -> None:
+        """Other settings; if the file says another status than before, that counts."""
+        if settings.status is not self.settings.status:
+            self.status = self.status._replace(operator=settings.status)
+        self.settings = settings
+
+    def in_error(self, now: float) -> bool:
+        """Whether traffic failed less than the retry time ago (F6)."""
+        since = self.status.error_since
+        return bool(since) and now - since <= self.settings.retry_after
+
+    def __repr__(self) -> str:
+        return f"<MemberView {self.balancer} {self.name} {self.status.operator.value}>"
+
+
+class Cluster:
+    """All balancers and members, and the board that tells workers of them."""
+
+    def __init__(self, settings: Settings, workers: int) -> None:
+        self.settings = settings
+        self.members = [
+            MemberView(name, member)
+            for name, balancer in settings.balancers.items()
+            for member in balancer.members
+        ]
+        self.board = Scoreboard(len(self.members), workers)
+        self._write()
+
+    def reload(self, settings: Settings, workers: int) -> Scoreboard:
+        """Other settings, on a board of their own; the former board, which is the caller's."""
+        known = {view.key: view for view in self.members}
+        former, leaving = self.board, self.board.leaving
+        fresh = Cluster(settings, workers)
+        self.settings, self.board = settings, fresh.board
+        self.members = [known.get(view.key, view) for view in fresh.members]
+        for view, made in zip(self.members, fresh.members, strict=True):
+            view.configure(made.settings)
+        self.board.leaving = leaving
+        self._write()
+        return former
+
+    def _write(self) -> None:
+        for index, view in enumerate(self.members):
+            self.board.set_status(index, view.status)
+
+    # --- what workers say ----------------------------------------------------------------------
+
+    def take_errors(self) -> bool:
+        """Take up what workers' traffic ran into; whether that was news."""
+        news = False
+        for index, view in enumerate(self.members):
+            latest = max(
+                self.board.counters(worker, index).error_since
+                for worker in range(self.board.workers)
+            )
+            if latest > view.status.error_since:
+                news = True
+                view.status = view.status._replace(error_since=latest)
+                self.board.set_status(index, view.status)
+        return news
+
+    def worker_ended(self, worker: int) -> None:
+        """A worker is gone: what it counted stays, and its row is free for the next one."""
+        for index, view in enumerate(self.members):
+            view.ended = view.ended.plus(self.board.counters(worker, index)._replace(busy=0))
+        self.board.clear(worker)
+
+    def counters(self, index: int) -> MemberCounters:
+        """What all workers together counted of a member."""
+        total = self.members[index].ended
+        for worker in range(self.board.workers):
+            total = total.plus(self.board.counters(worker, index))
+        return total
+
+    # --- what the operator says ----------------------------------------------------------------
+
+    def find(self, balancer: str, member: str) -> list[MemberView]:
+        """The members of a balancer that are called ``member``, by route or url."""
+        return [
+            view
+            for view in self.members
+            if view.balancer == balancer and member in (view.settings.route, view.settings.url)
+        ]
+
+    def set_operator_status(self, view: MemberView, status: OperatorStatus) -> None:
+        """What the operator wants of a member."""
+        view.status = view.status._replace(operator=status)
+        self.board.set_status(self.members.index(view), view.status)
+
+    # --- what people and files see -------------------------------------------------------------
+
+    def as_json(self, sessions: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+        """The balancers with their members; ``sessions`` are live ones by balancer and route."""
+        now = time.monotonic()
+        found: dict[str, Any] = {
+            name: {"lbmethod": balancer.lbmethod.value, "members": []}
+            for name, balancer in self.settings.balancers.items()
+        }
+        for index, view in enumerate(self.members):
+            counters = self.counters(index)
+            found[view.balancer]["members"].append(
+                {
+                    "route": view.settings.route,
+                    "url": view.settings.url,
+                    "status": status_words(
+                        view.status.operator,
+                        check_failed=view.status.check_failed,
+                        in_error=view.in_error(now),
+                    ),
+                    "operator": view.status.operator.value,
+                    "check_failed": view.status.check_failed,
+                    "in_error": view.in_error(now),
+                    "busy": int(counters.busy),
+                    "elected": int(counters.elected),
+                    "sent": int(counters.sent),
+                    "received": int(counters.received),
+                    "sessions": sessions.get((view.balancer, view.settings.route or ""), 0),
+                }
+            )
+        return found
+
+    def saved(self) -> list[dict[str, Any]]:
+        """What was said since the start and must survive: statuses that differ from the file's."""
+        return [
+            {
+                "balancer": view.balancer,
+                "url": view.settings.url,
+                "route": view.settings.route,
+                "file": view.settings.status.value,
+                "operator": view.status.operator.value,
+            }
+            for view in self.members
+            if view.status.operator is not view.settings.status
+        ]
+
+    def restore(self, saved: list[dict[str, Any]]) -> Iterator[str]:
+        """Take up what ``saved`` said, as far as the file still says what it did then; in words."""
+        by_key = {view.key: view for view in self.members}
+        for entry in saved:
+            view = by_key.get((entry["balancer"], entry["url"], entry["route"]))
+            if view is not None and view.settings.status.value == entry["file"]:
+                self.set_operator_status(view, OperatorStatus(entry["operator"]))
+                yield f"{view.balancer}: {view.name} is still {entry['operator']}, as was said"
+
+    def __repr__(self) -> str:
+        return f"<Cluster {len(self.members)} members>"

@@ -1,0 +1,292 @@
+"""What is in force, and the workers that serve it: plans, reloads, status, counts.
+
+A generation is one set of settings with all that is open for it. The next one is prepared beside
+it, whole, and only then told to the workers, which swap it in while they serve. What a worker says
+that concerns all of them (a member in error) is decided here, in the one view of the cluster.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from proxy.control.accounts import resolve
+from proxy.control.channel import Channel, Kind, Message
+from proxy.control.cluster import Cluster
+from proxy.control.commands import CommandError
+from proxy.control.holdings import Holdings, hold, open_logs, read_keys
+from proxy.control.plan import Plan
+from proxy.control.scoreboard import WorkerCounters
+from proxy.control.sockets import by_address
+from proxy.control.state import load_state, open_folder, save_state
+from proxy.control.worker import worker_count
+from proxy.control.worker_process import Start
+from proxy.control.workers import PREPARATION, Told, WorkerHandle, Workers
+from proxy.core.differences import differences, in_words
+from proxy.core.sessions import MemberName, merge
+from proxy.core.settings import OperatorStatus, Settings
+from proxy.dataplane.tls import Entries
+
+log = logging.getLogger("balanceme")
+
+# How long workers may take to tell their sessions, in seconds.
+COUNTING = 2.0
+# What was said of members and must survive, in the state folder.
+STATE = "members.json"
+
+
+class Served:
+    """One generation after another, and their workers."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, holdings: Holdings, changed: Callable[[], None]
+    ) -> None:
+        """``changed`` is called when there may be something to fork, or nobody left.
+
+        Raises ConfigError for what needs a start to be changed: accounts and the state folder.
+        """
+        settings = holdings.settings
+        self._account = resolve(settings.user, settings.group)
+        self._folder = None if settings.state_folder is None else open_folder(settings.state_folder)
+        self._loop = loop
+        self._changed = changed
+        self.generation = 1
+        self.holdings = holdings
+        self.cluster = Cluster(holdings.settings, worker_count(holdings.settings))
+        self.workers = Workers(loop, Told(self._heard, self._ended, changed), self._heartbeat)
+        self.workers.resize(worker_count(holdings.settings), 0)
+        # made once, so that all workers have the same
+        self._entries = Entries()
+        self._salt = os.urandom(16)
+        self._name_entries()
+        self._restore()
+        self._reloading = asyncio.Lock()
+        # who waits for a worker: until a plan is in force, until it has told its sessions
+        self._in_force: dict[int, asyncio.Future[bool]] = {}
+        self._counted: dict[int, asyncio.Future[list[tuple[MemberName, bytes]]]] = {}
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.holdings.settings
+
+    def _name_entries(self) -> None:
+        """Keep the entries of TLS connections in the order in which workers ask for theirs."""
+        for frontend in self.settings.frontends:
+            if frontend.certificates:
+                self._entries.of(frontend.listen)
+
+    # --- workers -------------------------------------------------------------------------------
+
+    def start_of(self, number: int, channel: Channel) -> Start:
+        """What a worker begins with that is forked now."""
+        return Start(
+            number=number,
+            plan=self._plan(),
+            channel=channel,
+            board=self.cluster.board,
+            sockets=self.holdings.sockets,
+            logs=self.holdings.logs,
+            entries=self._entries,
+            account=self._account,
+            salt=self._salt,
+        )
+
+    def _plan(self) -> Plan:
+        holdings = self.holdings
+        return Plan(self.generation, holdings.settings, holdings.keys, self.cluster.board.workers)
+
+    @property
+    def all_serve(self) -> bool:
+        """Whether every slot has a worker that serves."""
+        return len(self.workers.serving) == len(self.workers.slots)
+
+    def _heartbeat(self, number: int) -> float:
+        return self.cluster.board.worker(number).heartbeat
+
+    def watch(self) -> None:
+        """Once a second: look who hangs, and what nobody was told of."""
+        self.workers.watch()
+        self.take_errors()
+
+    def take_errors(self) -> None:
+        """Let all workers know what one of them ran into."""
+        if self.cluster.take_errors():
+            self.workers.nudge()
+
+    def _heard(self, worker: WorkerHandle, message: Message) -> None:
+        if message.kind is Kind.IN_FORCE:
+            worker.generation = message.value
+            if worker.generation < self.generation:
+                self._send_plan(worker)  # it was forked before the last reload
+            else:
+                _answer(self._in_force, worker.number, value=True)
+                self._changed()
+        elif message.kind is Kind.REFUSED:
+            self.workers.kill(worker)
+        elif message.kind is Kind.IN_ERROR:
+            self.take_errors()
+        elif message.kind is Kind.SESSIONS:
+            _answer(self._counted, worker.number, message.value)
+
+    def _ended(self, number: int) -> None:
+        """A worker is gone: nobody waits for it, and its counts stay."""
+        _answer(self._in_force, number, value=False)
+        _answer(self._counted, number, [])
+        if number < self.cluster.board.workers:
+            self.cluster.worker_ended(number)
+
+    # --- reload --------------------------------------------------------------------------------
+
+    async def reload(self, settings: Settings, *, dry_run: bool) -> list[str]:
+        """Put settings in force; what changes, in words. Raises ConfigError; then nothing has."""
+        async with self._reloading:
+            found = differences(self.settings, settings)
+            keys = read_keys(settings)
+            moves = any(each.moves for each in found)
+            words = in_words(found, await self.count_sessions() if moves else {})
+            renewed = list(self._renewed(keys))
+            if renewed:
+                words = [*(words if found else []), *renewed]
+            if not dry_run:
+                available = by_address(self.holdings.sockets.values())
+                await self._put_in_force(hold(settings, available))
+            return words
+
+    def _renewed(self, keys: Mapping[str, object]) -> Iterable[str]:
+        for listen, found in keys.items():
+            before = self.holdings.keys.get(listen)
+            if before is not None and before != found:
+                yield f"frontends {listen} tls: certificate files have changed, and are read anew"
+
+    async def _put_in_force(self, holdings: Holdings) -> None:
+        """Let all workers swap; those that can't are replaced. Nothing is left to fail here."""
+        former, former_board = self.holdings, self.cluster.board
+        count = worker_count(holdings.settings)
+        self.cluster.reload(holdings.settings, max(count, len(self.workers.slots)))
+        for number in range(min(former_board.workers, self.cluster.board.workers)):
+            # So that nobody counts as hung before it writes to the new board itself.
+            alive = WorkerCounters(heartbeat=former_board.worker(number).heartbeat)
+            self.cluster.board.set_worker(number, alive)
+        self.holdings = holdings
+        self.generation += 1
+        self._name_entries()
+        self.workers.resize(count, holdings.settings.graceful_timeout)
+        waiting = []
+        for worker in self.workers.serving:
+            self._in_force[worker.number] = self._loop.create_future()
+            waiting.append(self._in_force[worker.number])
+            self._send_plan(worker)
+        self._changed()
+        if waiting:
+            await asyncio.wait(waiting, timeout=PREPARATION)
+        former_board.close()
+        former.close_but(holdings)
+        log.info("generation %d of the settings is in force", self.generation)
+
+    def _send_plan(self, worker: WorkerHandle) -> None:
+        """Hand a worker the generation in force, with all that is open for it."""
+        worker.deadline = time.monotonic() + PREPARATION
+        holdings = self.holdings
+        sockets = [holdings.sockets[each.listen] for each in holdings.settings.frontends]
+        listening = [sock.fileno() for sock in sockets]
+        self._send_logs(worker)
+        self.workers.send(worker, Kind.PLAN, self._plan(), [self.cluster.board.file, *listening])
+
+    async def take_up_certificates(self) -> None:
+        """Put certificate files that have changed in force, under the settings that are."""
+        await self.reload(self.settings, dry_run=False)
+
+    # --- logs ----------------------------------------------------------------------------------
+
+    def reopen_logs(self) -> None:
+        """Open log files anew, for they were renamed; raises ConfigError, and writes on."""
+        former = self.holdings.logs
+        self.holdings.logs = open_logs(self.settings)
+        former.close()
+        for worker in self.workers.current:
+            self._send_logs(worker)
+
+    def _send_logs(self, worker: WorkerHandle) -> None:
+        settings = self.settings
+        self.workers.send(
+            worker, Kind.LOGS, (settings.log, settings.access_log), self.holdings.logs.files
+        )
+
+    # --- members -------------------------------------------------------------------------------
+
+    def set_operator_status(self, balancer: str, member: str, status: OperatorStatus) -> None:
+        """What the operator wants of a member, by its route or url; raises CommandError."""
+        views = self.cluster.find(balancer, member)
+        if not views:
+            raise CommandError(f"{balancer} has no member {member}, or there is no such balancer")
+        for view in views:
+            self.cluster.set_operator_status(view, status)
+            log.info("%s: %s is %s, as was told", balancer, view.name, status.value)
+        self.workers.nudge()
+        if self._folder is not None:
+            save_state(self._folder, STATE, json.dumps(self.cluster.saved(), indent=1).encode())
+
+    def _restore(self) -> None:
+        if self._folder is not None:
+            for text in load_state(self._folder, STATE, self._parse_state) or ():
+                log.info("%s", text)
+
+    def _parse_state(self, data: bytes) -> list[str]:
+        return list(self.cluster.restore(json.loads(data)))
+
+    def leave(self) -> None:
+        """Let those before us know that they shall send no more clients."""
+        self.cluster.board.leaving = True
+        self.workers.nudge()
+
+    # --- what people see -----------------------------------------------------------------------
+
+    def workers_as_json(self) -> list[dict[str, Any]]:
+        """The workers in their slots."""
+        now, wall = time.monotonic(), time.time()
+        told = []
+        for worker in self.workers.current:
+            counters = self.cluster.board.worker(worker.number)
+            told.append(
+                {
+                    "number": worker.number + 1,
+                    "pid": worker.pid,
+                    "phase": worker.phase.value,
+                    "generation": worker.generation,
+                    "connections": int(counters.connections),
+                    "requests": int(counters.exchanges),
+                    "started": wall - (now - worker.started),
+                    "heartbeat": round(now - counters.heartbeat, 3),
+                }
+            )
+        return told
+
+    async def count_sessions(self) -> dict[MemberName, int]:
+        """How many sessions are alive on each member, over all workers."""
+        for worker in self.workers.serving:
+            if worker.number not in self._counted:
+                self._counted[worker.number] = self._loop.create_future()
+            self.workers.send(worker, Kind.SESSIONS_WANTED)
+        waiting = list(self._counted.values())
+        if not waiting:
+            return {}
+        done, _ = await asyncio.wait(waiting, timeout=COUNTING)
+        if len(done) < len(waiting):
+            log.warning("sessions are counted without %d workers", len(waiting) - len(done))
+        return merge(table for told in done for table in told.result())
+
+    def __repr__(self) -> str:
+        return f"<Served generation={self.generation} {self.workers!r}>"
+
+
+Value = TypeVar("Value")
+
+
+def _answer(waiting: dict[int, asyncio.Future[Value]], number: int, value: Value) -> None:
+    future = waiting.pop(number, None)
+    if future is not None and not future.done():
+        future.set_result(value)

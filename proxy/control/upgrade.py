@@ -1,0 +1,132 @@
+"""An upgrade: a new program takes over the sockets of the one that runs.
+
+The old supervisor starts its own command line again, with its listening sockets and one end of a
+line. The new one serves beside it first, then says that it is ready; the old one answers, and from
+then on only ends what it has under way. If the new program ends or says what is wrong with it
+before that, nothing has happened. While both are there the line stays: when its new end closes,
+the new supervisor is stopping, and the old one hurries too.
+"""
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+
+log = logging.getLogger("balanceme")
+
+# Holds the number of the descriptor of a new supervisor's end of the line.
+VARIABLE = "BALANCEME_UPGRADE"
+# How long a new program may take until it serves, and the old one to answer, in seconds.
+PREPARATION = 30.0
+ANSWER = 5.0
+# What a service manager said to the old process alone.
+_PERSONAL = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
+_READY, _GO, _FAILED = b"ready\n", b"go\n", b"failed: "
+# Bytes of a new program's words that are read.
+_LONGEST = 65536
+
+
+class UpgradeError(Exception):
+    """The new program could not take over, in words; it is gone."""
+
+
+class Successor:
+    """The new program, seen by the old supervisor."""
+
+    def __init__(self, environ: Mapping[str, str], files: Sequence[int]) -> None:
+        """Start it, with these descriptors open under the same numbers; raises UpgradeError."""
+        self._line, theirs = socket.socketpair()
+        self._line.settimeout(0)
+        clean = {key: value for key, value in environ.items() if key not in _PERSONAL}
+        clean[VARIABLE] = str(theirs.fileno())
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                [sys.executable, *sys.orig_argv[1:]],
+                env=clean,
+                pass_fds=[theirs.fileno(), *files],
+            )
+        except OSError as error:
+            self._line.close()
+            raise UpgradeError(f"the new program can't be started: {error}") from error
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    async def ready(self) -> None:
+        """Wait until it serves; raises UpgradeError when it won't."""
+        loop = asyncio.get_running_loop()
+        said = b""
+        try:
+            async with asyncio.timeout(PREPARATION):
+                while said != _READY and (piece := await loop.sock_recv(self._line, _LONGEST)):
+                    said += piece
+        except TimeoutError:
+            self._give_up(f"it does not serve after {PREPARATION:g} s")
+        except OSError as error:
+            self._give_up(str(error))
+        if said != _READY:
+            self._give_up(said.removeprefix(_FAILED).decode(errors="replace").strip())
+
+    def _give_up(self, reason: str) -> None:
+        self._process.kill()
+        status = self._process.wait()
+        self._line.close()
+        raise UpgradeError(f"the new program was dropped: {reason or f'it ended with {status}'}")
+
+    def go(self, when_it_stops: Callable[[], None]) -> None:
+        """Let it take over; ``when_it_stops`` is called once when it does."""
+        loop = asyncio.get_running_loop()
+
+        def closed() -> None:
+            loop.remove_reader(self._line)
+            when_it_stops()
+
+        self._line.send(_GO)
+        loop.add_reader(self._line, closed)
+
+    def reap(self) -> None:
+        """Take note of its end, if it has ended."""
+        self._process.poll()
+
+
+class Predecessor:
+    """The old supervisor, seen by the new program."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        """Read what the old one left; the variable goes, so that no other process takes it up."""
+        self._line = socket.socket(fileno=int(environ.pop(VARIABLE)))
+        self._line.set_inheritable(False)
+        self._line.settimeout(ANSWER)
+
+    @classmethod
+    def found(cls, environ: MutableMapping[str, str]) -> "Predecessor | None":
+        """The one that started us, if one did."""
+        return cls(environ) if VARIABLE in environ else None
+
+    def take_over(self) -> None:
+        """Say that we serve, and wait until the old one has let go of what there is once."""
+        try:
+            self._line.send(_READY)
+            answer = self._line.recv(len(_GO))
+        except OSError as error:
+            log.warning("the former supervisor does not answer: %s", error)
+        else:
+            if answer != _GO:
+                log.warning("the former supervisor has ended before it could hand over")
+
+    def fail(self, reason: str) -> None:
+        """Say why we can't."""
+        try:
+            self._line.send(_FAILED + reason.encode()[: _LONGEST - len(_FAILED)])
+        except OSError as error:
+            log.warning("the former supervisor can't be told: %s", error)
+
+    def hurry(self) -> None:
+        """We stop, and so shall it."""
+        self._line.close()
