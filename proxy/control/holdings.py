@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from proxy.control.certificate_files import KeyMaterial, certificates_from, read_pem
+from proxy.control.certificate_files import (
+    KeyMaterial,
+    Stamp,
+    certificates_from,
+    read_pem,
+    stamp,
+)
 from proxy.control.log_files import open_log
 from proxy.control.sockets import Address, bind, close_all
 from proxy.core.errors import ConfigError, Mistake
@@ -43,6 +49,8 @@ class Holdings:
     # by ``listen``
     sockets: dict[str, socket.socket]
     keys: dict[str, tuple[KeyMaterial, ...]]
+    # what the files of certificates were when they were read
+    stamp: Stamp
     logs: Logs
 
     def close_but(self, others: "Holdings | None") -> None:
@@ -58,18 +66,24 @@ def hold(settings: Settings, available: Mapping[Address, socket.socket]) -> Hold
     Raises ConfigError with everything that can't be had.
     """
     mistakes: list[Mistake] = []
+    seen = stamp_of(settings)
     listens = [each.listen for each in settings.frontends]
     keys = _or_mistakes(lambda: read_keys(settings), mistakes)
     sockets = _or_mistakes(lambda: bind(listens, available), mistakes)
     logs = _or_mistakes(lambda: open_logs(settings), mistakes)
     if keys is not None and sockets is not None and logs is not None:
-        return Holdings(settings, sockets, keys, logs)
+        return Holdings(settings, sockets, keys, seen, logs)
     if logs is not None:
         logs.close()
     if sockets is not None:
         there = set(available.values())
         close_all(sock for sock in sockets.values() if sock not in there)
     raise ConfigError(mistakes)
+
+
+def stamp_of(settings: Settings) -> Stamp:
+    """What the files of all certificates are now."""
+    return stamp(tls for frontend in settings.frontends for tls in frontend.certificates)
 
 
 Held = TypeVar("Held")

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from proxy.control.accounts import resolve
+from proxy.control.certificate_files import Stamp
 from proxy.control.channel import Channel, Kind, Message
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
-from proxy.control.holdings import Holdings, hold, open_logs, read_keys
+from proxy.control.holdings import Holdings, hold, open_logs, read_keys, stamp_of
 from proxy.control.plan import Plan
 from proxy.control.scoreboard import WorkerCounters
 from proxy.control.sockets import by_address
@@ -26,6 +27,7 @@ from proxy.control.worker import worker_count
 from proxy.control.worker_process import Start
 from proxy.control.workers import PREPARATION, Told, WorkerHandle, Workers
 from proxy.core.differences import differences, in_words
+from proxy.core.errors import ConfigError
 from proxy.core.sessions import MemberName, merge
 from proxy.core.settings import OperatorStatus, Settings
 from proxy.dataplane.tls import Entries
@@ -64,6 +66,8 @@ class Served:
         self._name_entries()
         self._restore()
         self._reloading = asyncio.Lock()
+        # what certificate files were when they were last taken up on their own, or could not be
+        self._tried: Stamp | None = None
         # who waits for a worker: until a plan is in force, until it has told its sessions
         self._in_force: dict[int, asyncio.Future[bool]] = {}
         self._counted: dict[int, asyncio.Future[list[tuple[MemberName, bytes]]]] = {}
@@ -197,8 +201,20 @@ class Served:
         self.workers.send(worker, Kind.PLAN, self._plan(), [self.cluster.board.file, *listening])
 
     async def take_up_certificates(self) -> None:
-        """Put certificate files that have changed in force, under the settings that are."""
-        await self.reload(self.settings, dry_run=False)
+        """Put certificate files in force that have changed, with the settings as they are.
+
+        A certificate and its key are seldom written at once: what can't be used is left alone
+        until it changes again.
+        """
+        seen = stamp_of(self.settings)
+        if seen in (self.holdings.stamp, self._tried):
+            return
+        self._tried = seen
+        try:
+            for line in await self.reload(self.settings, dry_run=False):
+                log.info("%s", line)
+        except ConfigError as error:
+            log.warning("certificate files have changed, but can't be used: %s", error)
 
     # --- logs ----------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ from proxy.control.upgrade import Predecessor, Successor, UpgradeError
 from proxy.control.worker import room_for_connections
 from proxy.control.workers import WATCH, WorkerHandle
 from proxy.core.errors import ConfigError
-from proxy.core.settings import OperatorStatus
+from proxy.core.settings import OperatorStatus, ReloadCertificates
 
 log = logging.getLogger("balanceme")
 
@@ -108,6 +108,7 @@ class Supervisor:
         if self._predecessor is None:
             self._loop.run_until_complete(self._start_services(takes_over=False))
         self._watch()
+        self._watch_certificates()
         while not (workers.stopping and not workers.all):
             for number in workers.due():
                 self._fork(number)
@@ -166,6 +167,12 @@ class Supervisor:
         self._loop.call_later(WATCH, self._watch)
         self._served.watch()
         self._sink.flush()
+
+    def _watch_certificates(self) -> None:
+        self._loop.call_later(CERTIFICATE_WATCH, self._watch_certificates)
+        wanted = self._served.settings.reload_certificates is ReloadCertificates.AUTO
+        if wanted and self._phase is Phase.SERVING:
+            self._spawn(self._served.take_up_certificates())
 
     def _spawn(self, what: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(what)
