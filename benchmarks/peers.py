@@ -104,6 +104,7 @@ class Peer(ABC):
 # --- ours --------------------------------------------------------------------------------------
 
 _BALANCEME = """\
+workers: {workers}
 frontends:
   - listen: 127.0.0.1:{setup.tls_port}
     tls: {{certificate: {setup.certificate}, key: {setup.key}}}
@@ -129,6 +130,7 @@ class Balanceme(Peer):
 
     name = "balanceme"
     program = (sys.executable,)
+    workers = 1
 
     @property
     def is_installed(self) -> bool:
@@ -143,10 +145,11 @@ class Balanceme(Peer):
         return f"{run.stdout.strip() or 'uncommitted'} on CPython {python}"
 
     def command(self, setup: Setup) -> list[str]:
-        """One worker."""
-        text = _BALANCEME.format(setup=setup, kept_alive=_KEPT_ALIVE_SECONDS)
+        """A supervisor and its workers."""
+        text = _BALANCEME.format(setup=setup, kept_alive=_KEPT_ALIVE_SECONDS, workers=self.workers)
         file = setup.file("balanceme.yaml", text)
-        return [sys.executable, "-m", "proxy", "run", file]
+        socket = str(setup.folder / "control.sock")
+        return [sys.executable, "-m", "proxy", "run", file, "--socket", socket]
 
 
 # --- Apache ------------------------------------------------------------------------------------
