@@ -10,8 +10,10 @@ from typing import Any, cast
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.micro.test_core import ANSWER, STICKY
+from proxy.control.log_files import LineSink, open_log
 from proxy.control.worker import Worker
 from proxy.core.reading import settings_from_tree
+from proxy.core.settings import LogFormat
 from proxy.dataplane.frontend_connection import FrontendConnection
 from proxy.dataplane.member_connection import MemberConnection
 
@@ -56,10 +58,12 @@ def test_exchange(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
                 "members": members,
             }
         },
-        "access_log": {"path": str(tmp_path / "access.log")},
     }
     loop = asyncio.new_event_loop()
     worker = Worker(settings_from_tree(tree), loop)
+    path = str(tmp_path / "access.log")
+    sink = LineSink(open_log(path, 1, "access_log"), "access log")
+    worker.access_log.replace(sink, LogFormat.COMBINED)
     (frontend,) = worker.frontends.values()
     client = FrontendConnection(frontend)
     client.connection_made(cast(asyncio.Transport, Sink()))
@@ -75,4 +79,5 @@ def test_exchange(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
 
     assert benchmark(exchange).startswith(b"HTTP/1.1 200 OK\r\n")
     assert cast(Sink, member.transport).last.startswith(b"GET /small HTTP/1.1\r\n")
+    worker.access_log.close()
     loop.close()

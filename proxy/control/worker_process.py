@@ -290,7 +290,7 @@ class WorkerProcess:
     def _counters(self, member: Member) -> MemberCounters:
         return MemberCounters(
             member.busy,
-            member.elected,
+            member.elected + member.kept,
             member.sent,
             member.received,
             self._errors.get(member, 0),

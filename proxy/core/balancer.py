@@ -152,8 +152,8 @@ class Balancer:
             kept = self._kept.get(asked)
             if kept is not None:
                 member, choice = kept
-                if member.error_since is None and member.permitted():
-                    self._ledger.keep(member)
+                if member.error_since is None and member.takes_sessions:
+                    member.kept += 1
                     return choice
         if self._apache:
             tried = ()  # Apache relies on the error state alone, whatever comes of it (F8, F13)
@@ -173,13 +173,13 @@ class Balancer:
             return self._place(Session.UNKNOWN, asked, now, tried)
         member = self._usable(own, now, tried)
         if member is not None:
-            self._ledger.keep(member)
+            member.kept += 1
             if route is asked:
                 return Choice(member, Session.KEPT, Reason.KEPT, asked, self._renewed(asked))
             return self._moved(member, Reason.TAKEOVER, asked)
         member = self._redirected(own, now, tried)
         if member is not None:
-            self._ledger.keep(member)
+            member.kept += 1
             return self._moved(member, Reason.REDIRECT, asked)
         if self.settings.no_failover:
             return Choice(None, Session.KEPT, Reason.NO_FAILOVER, asked, None)
@@ -202,7 +202,7 @@ class Balancer:
             own = (m for m in self._by_route.get(own_route, ()) if self._electable(m, now, tried))
             member = next(own, None)
             if member is not None:
-                self._ledger.keep(member)
+                member.kept += 1
                 return Choice(member, session, Reason.OWN_ROUTE, asked, member.route)
         member = self._elected(now, tried)
         if member is None:
@@ -299,8 +299,8 @@ class Balancer:
     def _consider(self, member: Member, now: float) -> bool:
         """Whether ``member`` is usable; its error is over once somebody looks (F6)."""
         if member.error_since is None:
-            return member.permitted()
-        if member.in_error(now) or not member.permitted():
+            return member.takes_sessions
+        if member.in_error(now) or not member.takes_sessions:
             return False
         self._ledger.settle()
         member.error_since = None
@@ -319,13 +319,19 @@ class Balancer:
         """What the operator wants of ``member``."""
         self._ledger.settle()
         member.operator = status
+        member.decide()
 
     def set_check_failed(self, member: Member, failed: bool) -> None:
         """What the health checks say of ``member``; passing ends an error too (H5)."""
         self._ledger.settle()
         member.check_failed = failed
+        member.decide()
         if not failed:
             member.error_since = None
+
+    def settle(self) -> None:
+        """Make every member's ``lbstatus`` and ``elected`` exact."""
+        self._ledger.settle()
 
     def lbstatus(self, member: Member) -> int:
         """The member's claim, exact."""
@@ -342,7 +348,7 @@ class Balancer:
         for member in self.members:
             if member.in_error(now):
                 anyone = True
-            elif self._apache or (member.permitted() and member.route not in self._failover):
+            elif self._apache or (member.takes_sessions and member.route not in self._failover):
                 return False
         return anyone
 

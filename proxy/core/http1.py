@@ -66,7 +66,9 @@ def read_request_head(
     if not start and len(data) <= limits.harmless:
         known = _requests.get(data)
         if known is not None:
-            return _within(limits, known), len(data)
+            if len(known.block.fields) > limits.fields:
+                raise _too_many_fields(limits)
+            return known, len(data)
     if data.startswith(b"\r\n", start):
         start = _skip_empty_lines(data, start)
     end = data.find(b"\r\n\r\n", max(start, scanned - 3)) + 4
@@ -85,20 +87,20 @@ def read_request_head(
         if len(_requests) >= REMEMBERED_BLOCKS:
             del _requests[next(iter(_requests))]
         _requests[text] = head
-    return _within(limits, head), end
+    if len(head.block.fields) > limits.fields:
+        raise _too_many_fields(limits)
+    return head, end
 
 
 def _refuse_many(text: bytes, limits: Limits) -> None:
     """Refuse too many lines before anything is made of them, or remembered (H38, H92)."""
     if text.count(b"\r\n") - 2 > limits.fields:  # the request line, and the empty one
         request_line(text[: text.find(b"\r\n")])
-        raise ClientError(limits.status, "too many header fields")
+        raise _too_many_fields(limits)
 
 
-def _within(limits: Limits, head: RequestHead) -> RequestHead:
-    if len(head.block.fields) > limits.fields:
-        raise ClientError(limits.status, "too many header fields")
-    return head
+def _too_many_fields(limits: Limits) -> ClientError:
+    return ClientError(limits.status, "too many header fields")
 
 
 def _skip_empty_lines(data: bytes, start: int) -> int:

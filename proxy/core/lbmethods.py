@@ -23,36 +23,34 @@ from proxy.core.settings import LbMethod
 
 
 class Ledger:
-    """The claims (lbstatus) of a balancer's members; nobody else changes them."""
+    """The claims (lbstatus) of a balancer's members; nobody else changes them.
 
-    __slots__ = ("_kept", "_sum", "_usable", "members")
+    A sticky request that went to a member (B4) is one more of its ``kept`` until then.
+    """
+
+    __slots__ = ("members",)
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = members
-        self._usable: list[Member] | None = None
-        self._sum = 0
-        self._kept = 0
-
-    def keep(self, member: Member) -> None:
-        """A sticky request went to ``member`` (B4)."""
-        if self._usable is None:
-            # Members in error count as unusable until somebody considers them again (F6).
-            self._usable = [m for m in self.members if m.permitted() and m.error_since is None]
-            self._sum = sum(m.factor for m in self._usable)
-        self._kept += 1
-        member.elected += 1
-        member.lbstatus -= self._sum
 
     def settle(self) -> None:
         """Pay out what sticky requests brought; afterwards every lbstatus is exact.
 
-        To be called before a status changes and before an election.
+        To be called before a status changes and before an election: all that were kept until then
+        have found the same members usable.
         """
-        if self._kept and self._usable is not None:
-            for member in self._usable:
-                member.lbstatus += self._kept * member.factor
-        self._kept = 0
-        self._usable = None
+        kept = sum(member.kept for member in self.members)
+        if not kept:
+            return
+        # Members in error count as unusable until somebody considers them again (F6).
+        usable = [m for m in self.members if m.takes_sessions and m.error_since is None]
+        claims = sum(member.factor for member in usable)
+        for member in usable:
+            member.lbstatus += kept * member.factor
+        for member in self.members:
+            member.lbstatus -= member.kept * claims
+            member.elected += member.kept
+            member.kept = 0
 
 
 def byrequests(candidates: Sequence[Member]) -> Member:

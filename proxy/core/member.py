@@ -42,6 +42,7 @@ class Member:
         "factor",
         "host",
         "host_field",
+        "kept",
         "kept_words",
         "lbstatus",
         "name",
@@ -58,6 +59,7 @@ class Member:
         "sent",
         "sessions",
         "settings",
+        "takes_sessions",
         "tunnel_timeout",
     )
 
@@ -67,10 +69,12 @@ class Member:
         self.operator = settings.status
         self.check_failed = False
         self.error_since: float | None = None
+        self.decide()
 
-        # Written by the balancer's ledger alone.
+        # Written by the balancer and its ledger alone; sticky requests first count as kept.
         self.lbstatus = 0
         self.elected = 0
+        self.kept = 0
         self.busy = 0
         self.sent = 0
         self.received = 0
@@ -111,9 +115,9 @@ class Member:
         """What makes it this member of its balancer: another address is another server."""
         return self.settings.url, self.settings.route
 
-    def permitted(self) -> bool:
-        """Whether operator and checks let it take requests, whatever traffic ran into."""
-        return not self.check_failed and self.operator in _TAKES_SESSIONS
+    def decide(self) -> None:
+        """Operator or checks have changed: whether it takes requests, whatever traffic ran into."""
+        self.takes_sessions = not self.check_failed and self.operator in _TAKES_SESSIONS
 
     def in_error(self, now: float) -> bool:
         """Whether traffic failed less than the retry time ago (F6)."""
@@ -121,7 +125,7 @@ class Member:
 
     def usable(self, now: float) -> bool:
         """Whether it may get a request of its own sessions now (B2)."""
-        return self.permitted() and not self.in_error(now)
+        return self.takes_sessions and not self.in_error(now)
 
     def status(self, now: float) -> str:
         """The status in the operator's words."""

@@ -104,6 +104,7 @@ def address_hash(salt: bytes, address: str) -> int:
 # A table is cut into parts by the key, so that whatever goes through one, to make room or to pack
 # it, takes well below 1 ms.
 _PARTS = 64
+_MASK = _PARTS - 1
 # Sessions of a part: with so many it is looked for the first time whose life is over; no more
 # than so many are kept. Those that never come back, as an attack's, are the first to go. At most
 # 131072 of a member in each worker, some 110 bytes each.
@@ -135,10 +136,10 @@ class LiveSessions:
 
     def note(self, key: int, now: float) -> None:
         """A request of session ``key`` was served at ``now``."""
-        part = self._parts[key % _PARTS]
-        if key not in part and len(part) >= self._room:
-            self._make_room(part, now)
+        part = self._parts[key & _MASK]
         part[key] = now
+        if len(part) > self._room:
+            self._make_room(part, now)
 
     def _make_room(self, part: dict[int, float], now: float) -> None:
         """Forget whose life is over, and when that is not enough who was not seen for longest.

@@ -97,7 +97,9 @@ class Response:
                 head, mapping.rewriting, lambda: self._base(asked), length=length
             )
         cookie = placement.cookie_line(self.second, tls=frontend.tls)
-        piece = self.framed(piece, last=last)
+        self.body_sent = len(piece)
+        if self.chunked:
+            piece = encode(piece, last=last)
         return b"".join((head.line, start, cookie, lines, tail, b"\r\n", piece))
 
     def framed(self, piece: bytes, *, last: bool) -> bytes:

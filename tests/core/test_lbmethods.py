@@ -137,6 +137,7 @@ def test_elections_are_counted() -> None:
     cluster = balancer(1, 1)
     elect(cluster, 3, dead="2")
     keep(cluster, 5, "1")
+    cluster.settle()
     assert [member.elected for member in cluster.members] == [8, 1]
 
 
@@ -230,13 +231,12 @@ def test_every_lbmethod_has_its_function() -> None:
 
 
 def test_ledger_pays_when_asked() -> None:
-    """Kept sessions cost one subtraction each; the others get theirs when it is settled (B4)."""
+    """Kept sessions cost one addition each; everybody pays and gets when it is settled (B4)."""
     cluster = balancer(1, 2)
     first, second = cluster.members
     ledger = Ledger(cluster.members)
-    ledger.keep(first)
-    ledger.keep(first)
-    assert (first.lbstatus, second.lbstatus) == (-600, 0)
+    first.kept += 2
+    assert (first.lbstatus, second.lbstatus) == (0, 0)
     ledger.settle()
     assert (first.lbstatus, second.lbstatus) == (-400, 400)
     ledger.settle()

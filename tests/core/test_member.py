@@ -93,9 +93,10 @@ def test_three_axes(
     made = member()
     made.operator = OperatorStatus(operator)
     made.check_failed = check_failed
+    made.decide()
     made.error_since = None if failed_ago is None else NOW - failed_ago
     assert made.usable(NOW) is usable
-    assert made.permitted() is (operator in ("enabled", "drain") and not check_failed)
+    assert made.takes_sessions is (operator in ("enabled", "drain") and not check_failed)
     assert made.in_error(NOW) is (failed_ago is not None and failed_ago <= 60)
     assert made.status(NOW) == status
 
