@@ -23,7 +23,7 @@ from proxy.control.plan import Plan
 from proxy.control.scoreboard import WorkerCounters
 from proxy.control.sockets import by_address
 from proxy.control.state import load_state, open_folder, save_state
-from proxy.control.worker import worker_count
+from proxy.control.worker import warn_of_room, worker_count
 from proxy.control.worker_process import Start
 from proxy.control.workers import PREPARATION, Told, WorkerHandle, Workers
 from proxy.core.differences import differences, in_words
@@ -57,6 +57,7 @@ class Served:
         self._changed = changed
         self.generation = 1
         self.holdings = holdings
+        warn_of_room(settings)
         self.cluster = Cluster(holdings.settings, worker_count(holdings.settings))
         self.workers = Workers(loop, Told(self._heard, self._ended, changed), self._heartbeat)
         self.workers.resize(worker_count(holdings.settings), 0)
@@ -177,6 +178,7 @@ class Served:
             self.cluster.board.set_worker(number, alive)
         self.holdings = holdings
         self.generation += 1
+        warn_of_room(holdings.settings)
         self._name_entries()
         self.workers.resize(count, holdings.settings.graceful_timeout)
         waiting = []

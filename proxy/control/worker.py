@@ -8,6 +8,7 @@ known of it, so exchanges under way go on, on the member they have, and sessions
 
 import asyncio
 import gc
+import logging
 import math
 import os
 import resource
@@ -35,6 +36,8 @@ from proxy.dataplane.frontend_connection import FrontendConnection
 from proxy.dataplane.notices import Notice
 from proxy.dataplane.pool import MemberPool, Pools
 from proxy.dataplane.tls import Certificates, Entries
+
+log = logging.getLogger("balanceme")
 
 # More field lines than any head has room for.
 MANY = 1_000_000
@@ -362,6 +365,17 @@ def most_connections(settings: Settings) -> int:
     if settings.max_connections is None:
         return room
     return math.ceil(settings.max_connections / worker_count(settings))
+
+
+def warn_of_room(settings: Settings) -> None:
+    """Tell when workers are to take more clients than they can."""
+    room, wanted = room_for_connections(), most_connections(settings)
+    if settings.max_connections is not None and wanted > room:
+        log.warning(
+            "max_connections is %d, for each worker %d, but the limit of open files has room for"
+            " %d; raise it to %d",
+            *(settings.max_connections, wanted, room, 2 * wanted + OTHER_FILES),
+        )
 
 
 def _limits(settings: LimitSettings, *, apache: bool) -> Limits:

@@ -51,6 +51,8 @@ class Phase(Enum):
 
 # See exchange.py.
 IDLE, HEAD, EXCHANGE, LINGERING, CLOSED = Phase
+# No request is under way.
+BETWEEN = (IDLE, HEAD)
 
 
 class FrontendConnection(asyncio.Protocol):
@@ -187,7 +189,7 @@ class FrontendConnection(asyncio.Protocol):
         """Take requests from the buffer, as long as each is answered at once."""
         self._reading = True
         turns = 0
-        while self.phase in (IDLE, HEAD) and self._position < len(self._buffer):
+        while self.phase in BETWEEN and self._position < len(self._buffer):
             if self.blocked:
                 break  # a client that doesn't read gets no more answers
             if (turns := turns + 1) > TURNS:
@@ -210,12 +212,12 @@ class FrontendConnection(asyncio.Protocol):
             self._position = 0
         elif self.phase is not LINGERING and (self.exchange or self.blocked or turns > TURNS):
             self._hold_ahead()
-        if self.half_closed and not self.blocked and self.phase in (IDLE, HEAD):
+        if self.half_closed and not self.blocked and self.phase in BETWEEN:
             self.close()  # what it had sent is answered
 
     def _go_on(self) -> None:
         """Take requests again, after others have had their turn."""
-        if self.phase in (IDLE, HEAD) and not self._reading:
+        if self.phase in BETWEEN and not self._reading:
             self.gate.release(Hold.PIPELINED)
             self._read_requests()
 
@@ -374,7 +376,7 @@ class FrontendConnection(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """The worker stops: close now, or after the exchange under way."""
         self.may_keep = False
-        if self.phase in (IDLE, HEAD):
+        if self.phase in BETWEEN:
             self.close()
 
     def send_away(self) -> None:
@@ -400,7 +402,7 @@ class FrontendConnection(asyncio.Protocol):
             if not self.exchange.request.complete:
                 self.expect_body()
             self.exchange.client_ready()
-        elif self.phase in (IDLE, HEAD):
+        elif self.phase in BETWEEN:
             timeouts = self.frontend.timeouts
             timeout = timeouts.keep_alive if self.phase is IDLE else timeouts.head
             self.deadline = self.frontend.clock.monotonic() + timeout

@@ -326,3 +326,10 @@ def test_signed_cookies(serve: Launcher, members: Members, dial: Dial) -> None:
     assert bodies == {b"server1", b"server2"}
     until(lambda: "without a valid signature" in proxy.stderr(), "it is said")
     assert proxy.stderr().count("without a valid signature") == 1
+
+
+def test_more_than_there_is_room_for(serve: Launcher, members: Members) -> None:
+    """A limit beyond that of open files is told at the start, with what to raise it to (H39)."""
+    proxy = serve(members("server1"), max_connections=10_000_000, workers=2)
+    assert "max_connections is 10000000, for each worker 5000000, but" in proxy.stderr()
+    assert "raise it to 10000064" in proxy.stderr()
