@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 # Bytes of a message that travel in the line itself; more is handed over as a file in memory.
 DIRECT = 8192
-# Descriptors in one message; the kernel takes 253.
-MOST_FILES = 250
+# Descriptors in one message: as many as the kernel takes (SCM_MAX_FD).
+MOST_FILES = 253
 
 
 class Kind(Enum):
