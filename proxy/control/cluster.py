@@ -6,7 +6,7 @@ waits, and nothing here knows processes: workers are rows of the board.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from proxy.control.scoreboard import MemberCounters, MemberStatus, Scoreboard
@@ -174,14 +174,35 @@ class Cluster:
             if view.status.operator is not view.settings.status
         ]
 
-    def restore(self, saved: list[dict[str, Any]]) -> Iterator[str]:
-        """Take up what ``saved`` said, as far as the file still says what it did then; in words."""
+    def restore(self, saved: list[dict[str, Any]]) -> list[str]:
+        """Take up what ``saved`` said, as far as the file still says what it did then; in words.
+
+        Nothing is taken up, and some exception raised, if it is nothing that ``saved`` says.
+        """
+        if not isinstance(saved, list):
+            raise TypeError("it holds no list")
         by_key = {view.key: view for view in self.members}
-        for entry in saved:
-            view = by_key.get((entry["balancer"], entry["url"], entry["route"]))
-            if view is not None and view.settings.status.value == entry["file"]:
-                self.set_operator_status(view, OperatorStatus(entry["operator"]))
-                yield f"{view.balancer}: {view.name} is still {entry['operator']}, as was said"
+        # All is read before any of it counts.
+        read = [
+            (
+                by_key.get((entry["balancer"], entry["url"], entry["route"])),
+                f"{entry['balancer']}: {entry['route'] or entry['url']}",
+                OperatorStatus(entry["file"]),
+                OperatorStatus(entry["operator"]),
+            )
+            for entry in saved
+        ]
+        words = []
+        for view, name, file, operator in read:
+            over = f"{name} is {operator.value} no more, as was said"
+            if view is None:
+                words.append(f"{over}: there is no such member now")
+            elif view.settings.status is not file:
+                words.append(f"{over}: the file says {view.settings.status.value} now")
+            else:
+                self.set_operator_status(view, operator)
+                words.append(f"{name} is still {operator.value}, as was said")
+        return words
 
     def __repr__(self) -> str:
         return f"<Cluster {len(self.members)} members>"

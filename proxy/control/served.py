@@ -254,7 +254,7 @@ class Served:
                 log.info("%s", text)
 
     def _parse_state(self, data: bytes) -> list[str]:
-        return list(self.cluster.restore(json.loads(data)))
+        return self.cluster.restore(json.loads(data))
 
     def leave(self) -> None:
         """Let those before us know that they shall send no more clients."""

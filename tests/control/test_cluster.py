@@ -1,0 +1,399 @@
+"""The one view of all members: where their status is decided, and what of it survives."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.control.cluster import Cluster, MemberView
+from proxy.control.holdings import Holdings, Logs
+from proxy.control.scoreboard import MemberCounters, MemberStatus, Scoreboard, WorkerCounters
+from proxy.control.served import STATE, Served
+from proxy.control.state import load_state
+from proxy.core.settings import OperatorStatus, Settings
+from tests.fakes import FakeClock, FakeLoop
+
+ENABLED, DRAIN, DISABLED = (
+    OperatorStatus.ENABLED,
+    OperatorStatus.DRAIN,
+    OperatorStatus.DISABLED,
+)
+Make = Callable[..., Cluster]
+
+
+def settings(
+    *members: dict[str, Any], top: dict[str, Any] | None = None, **balancers: Any
+) -> Settings:
+    """A balancer ``mail`` with these members, and others with members of their own.
+
+    Members are called server1, server2, ... unless they say otherwise.
+    """
+
+    def plain(blocks: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+        each = [
+            {"url": f"http://server{number}", "route": f"server{number}", **block}
+            for number, block in enumerate(blocks, 1)
+        ]
+        return {"members": each, "sticky_session": "ROUTE"}
+
+    mapping = {"path": "/", "balancer": "mail"}
+    return Settings.model_validate(
+        {
+            "frontends": [{"listen": "127.0.0.1:8080", "mappings": [mapping]}],
+            "balancers": {"mail": plain(members), **{k: plain(v) for k, v in balancers.items()}},
+            **(top or {}),
+        }
+    )
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes clusters, whose boards are closed in the end."""
+    made: list[Cluster] = []
+
+    def cluster(*members: dict[str, Any], workers: int = 2, **balancers: Any) -> Cluster:
+        made.append(Cluster(settings(*members, **balancers), workers))
+        return made[-1]
+
+    yield cluster
+    for each in made:
+        each.board.close()
+
+
+def reload(cluster: Cluster, other: Settings, workers: int = 2) -> None:
+    """Put other settings in force; the former board is closed."""
+    cluster.reload(other, workers).close()
+
+
+def fails(board: Scoreboard, worker: int, member: int, since: float) -> None:
+    """A worker's traffic to a member has failed."""
+    board.set_counters(worker, member, board.counters(worker, member)._replace(error_since=since))
+
+
+def statuses(cluster: Cluster) -> list[MemberStatus]:
+    """What workers are told of all members."""
+    return [cluster.board.status(index) for index in range(len(cluster.members))]
+
+
+# --- one place for a member's status --------------------------------------------------------------
+
+
+def test_begins_with_the_file(make: Make) -> None:
+    """At first a member's status is the file's, and workers find it on the board."""
+    cluster = make({}, {"status": "drain"}, chat=({"status": "disabled"},))
+    assert [status.operator for status in statuses(cluster)] == [ENABLED, DRAIN, DISABLED]
+    assert [view.name for view in cluster.members] == ["server1", "server2", "server1"]
+    assert [view.balancer for view in cluster.members] == ["mail", "mail", "chat"]
+    assert repr(cluster) == "<Cluster 3 members>"
+    assert repr(cluster.members[1]) == "<MemberView mail server2 drain>"
+
+
+def test_errors_of_several_workers(make: Make) -> None:
+    """What one worker ran into all are told; of several errors the last one counts (F1)."""
+    cluster = make({}, {})
+    assert not cluster.take_errors()
+    fails(cluster.board, 0, 1, 100.0)
+    fails(cluster.board, 1, 1, 90.0)
+    assert cluster.take_errors()
+    assert statuses(cluster) == [
+        MemberStatus(ENABLED, check_failed=False, error_since=0),
+        MemberStatus(ENABLED, check_failed=False, error_since=100.0),
+    ]
+    assert not cluster.take_errors()  # the same is no news
+    fails(cluster.board, 1, 1, 99.0)
+    assert not cluster.take_errors()  # nor is what was before
+    fails(cluster.board, 1, 1, 101.0)
+    assert cluster.take_errors()
+    assert cluster.board.status(1).error_since == 101.0
+
+
+def test_error_outlives_its_worker(make: Make) -> None:
+    """A member stays in error when the worker is gone that found it so."""
+    cluster = make({})
+    fails(cluster.board, 0, 0, 100.0)
+    cluster.take_errors()
+    cluster.worker_ended(0)
+    assert not cluster.take_errors()
+    assert cluster.board.status(0).error_since == 100.0
+
+
+def test_retry_time(make: Make) -> None:
+    """In error is who failed less than its retry time ago, and never who did not fail (F6)."""
+    (view,) = make({"retry_after": "10s"}).members
+    assert not view.in_error(0.0)
+    view.status = view.status._replace(error_since=100.0)
+    assert view.in_error(100.0)
+    assert view.in_error(110.0)
+    assert not view.in_error(110.1)
+
+
+def test_operator_status(make: Make) -> None:
+    """What the operator says is written to the board, and hides no error (habit 12)."""
+    cluster = make({}, {})
+    fails(cluster.board, 0, 1, 100.0)
+    cluster.take_errors()
+    cluster.set_operator_status(cluster.members[1], DRAIN)
+    assert statuses(cluster)[1] == MemberStatus(DRAIN, check_failed=False, error_since=100.0)
+    assert statuses(cluster)[0].operator is ENABLED
+
+
+def test_find(make: Make) -> None:
+    """A member is found by its route or its url, in its own balancer alone."""
+    cluster = make({}, {"route": None, "url": "http://b:81"}, chat=({},))
+    assert [view.key for view in cluster.find("mail", "server1")] == [
+        ("mail", "http://server1", "server1")
+    ]
+    assert cluster.find("mail", "http://server1") == cluster.find("mail", "server1")
+    assert cluster.find("mail", "http://b:81")[0].name == "http://b:81"
+    assert not cluster.find("mail", "server2")
+    assert not cluster.find("chat", "http://b:81")
+    assert not cluster.find("nobody", "server1")
+
+
+# --- reload ---------------------------------------------------------------------------------------
+
+
+def test_reload_keeps_what_was_said(make: Make) -> None:
+    """A member stays as the operator wants it, while the file says of it what it did."""
+    cluster = make({}, {"status": "drain"})
+    cluster.set_operator_status(cluster.members[0], DISABLED)
+    cluster.set_operator_status(cluster.members[1], ENABLED)
+    reload(cluster, settings({"load_factor": 2}, {"status": "drain"}))
+    assert [status.operator for status in statuses(cluster)] == [DISABLED, ENABLED]
+    assert cluster.members[0].settings.load_factor == 2
+
+
+def test_reload_with_another_status_in_the_file(make: Make) -> None:
+    """Once the file says another status than before, that is the operator's last word."""
+    cluster = make({}, {"status": "drain"}, {"status": "drain"})
+    cluster.set_operator_status(cluster.members[0], DISABLED)
+    cluster.set_operator_status(cluster.members[1], DISABLED)
+    reload(cluster, settings({"status": "drain"}, {}, {"status": "disabled"}))
+    assert [status.operator for status in statuses(cluster)] == [DRAIN, ENABLED, DISABLED]
+
+
+@pytest.mark.parametrize("change", [{"url": "http://other"}, {"route": "other"}])
+def test_another_url_or_route_is_another_member(make: Make, change: dict[str, str]) -> None:
+    """A server at another address, or under another route, begins anew: it is another one."""
+    cluster = make({}, {})
+    cluster.set_operator_status(cluster.members[0], DISABLED)
+    fails(cluster.board, 0, 0, 100.0)
+    cluster.take_errors()
+    cluster.board.set_counters(0, 0, MemberCounters(elected=5))
+    reload(cluster, settings(change, {}))
+    assert statuses(cluster)[0] == MemberStatus(ENABLED, check_failed=False, error_since=0)
+    assert cluster.counters(0) == MemberCounters()
+
+
+def test_another_balancer_has_other_members(make: Make) -> None:
+    """The same server in another balancer is another member."""
+    cluster = make({}, chat=({},))
+    cluster.set_operator_status(cluster.members[1], DRAIN)
+    reload(cluster, settings({}, forum=({},)))
+    assert [status.operator for status in statuses(cluster)] == [ENABLED, ENABLED]
+
+
+def test_leaving_outlives_a_reload(make: Make) -> None:
+    """Those before us are told to stay away across a reload."""
+    cluster = make({})
+    cluster.board.leaving = True
+    reload(cluster, settings({}))
+    assert cluster.board.leaving
+
+
+def test_former_board_is_the_callers(make: Make) -> None:
+    """Workers go on with the former board until they have the new one."""
+    cluster = make({})
+    former = cluster.board
+    assert cluster.reload(settings({}), 3) is former
+    former.set_worker(0, WorkerCounters(1, 2, 3, 4))
+    assert cluster.board is not former
+    assert cluster.board.workers == 3
+    former.close()
+
+
+# --- counts ---------------------------------------------------------------------------------------
+
+
+def test_counts_of_all_workers(make: Make) -> None:
+    """Counts are those of all workers, and those of workers that have ended."""
+    cluster = make({}, {})
+    cluster.board.set_counters(0, 1, MemberCounters(1, 10, 100, 1000, 5.5))
+    cluster.board.set_counters(1, 1, MemberCounters(2, 20, 200, 2000, 4.5))
+    assert cluster.counters(1) == MemberCounters(3, 30, 300, 3000, 5.5)
+    cluster.worker_ended(0)
+    # what it had under way has ended with it
+    assert cluster.counters(1) == MemberCounters(2, 30, 300, 3000, 5.5)
+    cluster.board.set_counters(0, 1, MemberCounters(elected=1))
+    cluster.worker_ended(0)
+    assert cluster.counters(1).elected == 31
+    assert cluster.counters(0) == MemberCounters()
+
+
+# --- what people see ------------------------------------------------------------------------------
+
+
+def test_as_json(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is known of each member, in whole numbers and plain words."""
+    monkeypatch.setattr(time, "monotonic", lambda: 110.0)
+    cluster = make({}, {"route": None})
+    fails(cluster.board, 0, 0, 100.0)
+    cluster.take_errors()
+    cluster.board.set_counters(1, 0, MemberCounters(1, 2, 3, 4))
+    cluster.set_operator_status(cluster.members[0], DRAIN)
+    told = cluster.as_json({("mail", "server1"): 7})
+    assert json.loads(json.dumps(told)) == told
+    assert told["mail"]["lbmethod"] == "byrequests"
+    assert told["mail"]["members"][0] == {
+        "route": "server1",
+        "url": "http://server1",
+        "status": "drain, in error",
+        "operator": "drain",
+        "check_failed": False,
+        "in_error": True,
+        "busy": 1,
+        "elected": 2,
+        "sent": 3,
+        "received": 4,
+        "sessions": 7,
+    }
+    assert told["mail"]["members"][1]["status"] == "ok"
+    assert told["mail"]["members"][1]["sessions"] == 0
+
+
+# --- what survives --------------------------------------------------------------------------------
+
+
+def restored(cluster: Cluster, saved: Any) -> list[str]:
+    """What is said when this is taken up, over JSON as on the disk."""
+    return cluster.restore(json.loads(json.dumps(saved)))
+
+
+def operators(cluster: Cluster) -> list[OperatorStatus]:
+    """What the operator wants of each member."""
+    return [view.status.operator for view in cluster.members]
+
+
+def test_saved_and_restored(make: Make) -> None:
+    """What differs from the file is saved, and taken up again; each in words."""
+    cluster = make({}, {"status": "drain"}, {"route": None}, {})
+    for index, status in enumerate((DISABLED, ENABLED, DRAIN)):
+        cluster.set_operator_status(cluster.members[index], status)
+    saved = cluster.saved()
+    assert len(saved) == 3
+    fresh = make({}, {"status": "drain"}, {"route": None}, {})
+    assert restored(fresh, saved) == [
+        "mail: server1 is still disabled, as was said",
+        "mail: server2 is still enabled, as was said",
+        "mail: http://server3 is still drain, as was said",
+    ]
+    assert operators(fresh) == [DISABLED, ENABLED, DRAIN, ENABLED]
+    assert statuses(fresh)[0].operator is DISABLED
+    assert fresh.saved() == saved
+
+
+def test_restored_as_far_as_the_file_agrees(make: Make) -> None:
+    """What was said of a member that is gone, or that the file now says otherwise, is over.
+
+    That it is over is said as well.
+    """
+    cluster = make({}, {}, {}, chat=({},))
+    for view in cluster.members:
+        cluster.set_operator_status(view, DISABLED)
+    fresh = make({"status": "drain"}, {"url": "http://other"}, {})
+    assert restored(fresh, cluster.saved()) == [
+        "mail: server1 is disabled no more, as was said: the file says drain now",
+        "mail: server2 is disabled no more, as was said: there is no such member now",
+        "mail: server3 is still disabled, as was said",
+        "chat: server1 is disabled no more, as was said: there is no such member now",
+    ]
+    assert operators(fresh) == [DRAIN, ENABLED, DISABLED]
+
+
+GOOD = {
+    "balancer": "mail",
+    "url": "http://server1",
+    "route": "server1",
+    "file": "enabled",
+    "operator": "disabled",
+}
+DAMAGED = [
+    b"",
+    b"\0" * 64,
+    b"\xff\xfe",
+    b"null",
+    b"7",
+    b'"text"',
+    b"{}",
+    b"[[]]",
+    b"[null]",
+    b"[" * 100_000,
+    json.dumps(GOOD).encode(),
+    json.dumps([GOOD]).encode()[:-9],
+    json.dumps([GOOD, {}]).encode(),
+    json.dumps([GOOD, {**GOOD, "operator": "asleep"}]).encode(),
+    json.dumps([GOOD, {**GOOD, "url": ["a", "list"]}]).encode(),
+    json.dumps([GOOD, {key: GOOD[key] for key in GOOD if key != "file"}]).encode(),
+]
+
+
+def served(folder: Path) -> Served:
+    """What is served with this state folder, before any worker."""
+    loop = FakeLoop(FakeClock())
+    made = settings({}, {}, top={"state_folder": str(folder)})
+    try:
+        return Served(loop, Holdings(made, {}, {}, (), Logs(2, None)), lambda: None)
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_damaged_state(damaged: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A members.json that can't be used is a warning, and never keeps us from serving.
+
+    Nothing of it is believed, not even what comes before the damage: it would go unsaid. The file
+    is set aside, so that the next start says nothing.
+    """
+    tmp_path.chmod(0o750)
+    (tmp_path / STATE).write_bytes(damaged)
+    made = served(tmp_path)
+    assert operators(made.cluster) == [ENABLED, ENABLED]
+    made.cluster.board.close()
+    [(_, level, text)] = caplog.record_tuples
+    assert level == logging.WARNING
+    assert text.startswith(f"{tmp_path / STATE} can't be used (")
+    assert text.endswith(f"it is set aside as {tmp_path / STATE}.damaged")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{STATE}.damaged"]
+    caplog.clear()
+    served(tmp_path).cluster.board.close()
+    assert not caplog.messages
+
+
+def test_state_is_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What an operator said before a restart holds after it, and is told."""
+    tmp_path.chmod(0o750)
+    caplog.set_level(logging.INFO, "balanceme")
+    first = served(tmp_path)
+    assert not [*tmp_path.iterdir()]
+    first.set_operator_status("mail", "server2", DISABLED)
+    first.cluster.board.close()
+    caplog.clear()
+    second = served(tmp_path)
+    assert operators(second.cluster) == [ENABLED, DISABLED]
+    assert caplog.messages == ["mail: server2 is still disabled, as was said"]
+    second.set_operator_status("mail", "server2", ENABLED)
+    second.cluster.board.close()
+    assert load_state(tmp_path, STATE, json.loads) == []
+
+
+def test_members_without_a_route(make: Make) -> None:
+    """Who has no route is told apart by its url."""
+    cluster = make({"route": None}, {"route": None})
+    assert isinstance(cluster.members[0], MemberView)
+    cluster.set_operator_status(cluster.members[1], DRAIN)
+    reload(cluster, settings({"route": None}, {"route": None}))
+    assert operators(cluster) == [ENABLED, DRAIN]
