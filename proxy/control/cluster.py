@@ -68,15 +68,25 @@ class Cluster:
         self._write()
 
     def reload(self, settings: Settings, workers: int) -> Scoreboard:
-        """Other settings, on a board of their own; the former board, which is the caller's."""
-        known = {view.key: view for view in self.members}
-        former, leaving = self.board, self.board.leaving
+        """Other settings, on a board of their own; the former board, which is the caller's.
+
+        What workers counted goes with their members, so that no count goes back until a worker
+        writes to the new board itself. Those beyond ``workers`` never will.
+        """
+        for worker in range(workers, self.board.workers):
+            self._keep_counts(worker)
+        known = {view.key: (index, view) for index, view in enumerate(self.members)}
+        former = self.board
         fresh = Cluster(settings, workers)
-        self.settings, self.board = settings, fresh.board
-        self.members = [known.get(view.key, view) for view in fresh.members]
-        for view, made in zip(self.members, fresh.members, strict=True):
-            view.configure(made.settings)
-        self.board.leaving = leaving
+        self.settings, self.board, self.members = settings, fresh.board, fresh.members
+        for index, made in enumerate(fresh.members):
+            if made.key in known:
+                place, view = known[made.key]
+                view.configure(made.settings)
+                self.members[index] = view
+                for worker in range(min(workers, former.workers)):
+                    self.board.set_counters(worker, index, former.counters(worker, place))
+        self.board.leaving = former.leaving
         self._write()
         return former
 
@@ -102,9 +112,12 @@ class Cluster:
 
     def worker_ended(self, worker: int) -> None:
         """A worker is gone: what it counted stays, and its row is free for the next one."""
+        self._keep_counts(worker)
+        self.board.clear(worker)
+
+    def _keep_counts(self, worker: int) -> None:
         for index, view in enumerate(self.members):
             view.ended = view.ended.plus(self.board.counters(worker, index)._replace(busy=0))
-        self.board.clear(worker)
 
     def counters(self, index: int) -> MemberCounters:
         """What all workers together counted of a member."""

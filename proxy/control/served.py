@@ -25,7 +25,7 @@ from proxy.control.sockets import by_address
 from proxy.control.state import load_state, open_folder, save_state
 from proxy.control.worker import warn_of_room, worker_count
 from proxy.control.worker_process import Start
-from proxy.control.workers import PREPARATION, Told, WorkerHandle, Workers
+from proxy.control.workers import PREPARATION, Phase, Told, WorkerHandle, Workers
 from proxy.core.differences import differences, in_words
 from proxy.core.errors import ConfigError
 from proxy.core.sessions import MemberName, merge
@@ -125,11 +125,11 @@ class Served:
     def _heard(self, worker: WorkerHandle, message: Message) -> None:
         if message.kind is Kind.IN_FORCE:
             worker.generation = message.value
-            if worker.generation < self.generation:
-                self._send_plan(worker)  # it was forked before the last reload
-            else:
+            if worker.generation == self.generation:
                 _answer(self._in_force, worker.number, value=True)
                 self._changed()
+            elif worker.phase is Phase.SERVING:
+                self._send_plan(worker)  # it was forked before the last reload
         elif message.kind is Kind.REFUSED:
             self.workers.kill(worker)
         elif message.kind is Kind.IN_ERROR:
@@ -171,7 +171,7 @@ class Served:
         """Let all workers swap; those that can't are replaced. Nothing is left to fail here."""
         former, former_board = self.holdings, self.cluster.board
         count = worker_count(holdings.settings)
-        self.cluster.reload(holdings.settings, max(count, len(self.workers.slots)))
+        self.cluster.reload(holdings.settings, count)
         for number in range(min(former_board.workers, self.cluster.board.workers)):
             # So that nobody counts as hung before it writes to the new board itself.
             alive = WorkerCounters(heartbeat=former_board.worker(number).heartbeat)

@@ -197,6 +197,37 @@ def test_another_balancer_has_other_members(make: Make) -> None:
     assert [status.operator for status in statuses(cluster)] == [ENABLED, ENABLED]
 
 
+def test_order_in_the_file(make: Make) -> None:
+    """Members that move in the file take their status and their counts along."""
+    cluster = make({}, {}, {})
+    for index in range(3):
+        cluster.board.set_counters(1, index, MemberCounters(elected=index + 1))
+    cluster.set_operator_status(cluster.members[2], DRAIN)
+    fails(cluster.board, 0, 1, 100.0)
+    cluster.take_errors()
+    third, first = ({"url": f"http://server{n}", "route": f"server{n}"} for n in (3, 1))
+    new = {"url": "http://new", "route": "new"}
+    reload(cluster, settings(third, new, first))
+    assert [view.name for view in cluster.members] == ["server3", "new", "server1"]
+    assert [status.operator for status in statuses(cluster)] == [DRAIN, ENABLED, ENABLED]
+    assert [cluster.counters(index).elected for index in range(3)] == [3, 0, 1]
+    reload(cluster, settings({}, {}, {}))
+    assert statuses(cluster)[1].error_since == 0  # who was away begins anew
+
+
+def test_reload_begins_no_error_anew(make: Make) -> None:
+    """An error that nobody had taken up before a reload is taken up after it, once."""
+    cluster = make({}, {})
+    fails(cluster.board, 0, 0, 100.0)
+    cluster.take_errors()
+    fails(cluster.board, 1, 1, 200.0)
+    reload(cluster, settings({}, {}))
+    assert [status.error_since for status in statuses(cluster)] == [100.0, 0]
+    assert cluster.take_errors()
+    assert [status.error_since for status in statuses(cluster)] == [100.0, 200.0]
+    assert not cluster.take_errors()
+
+
 def test_leaving_outlives_a_reload(make: Make) -> None:
     """Those before us are told to stay away across a reload."""
     cluster = make({})
@@ -232,6 +263,32 @@ def test_counts_of_all_workers(make: Make) -> None:
     cluster.worker_ended(0)
     assert cluster.counters(1).elected == 31
     assert cluster.counters(0) == MemberCounters()
+
+
+def test_counts_never_go_back(make: Make) -> None:
+    """Until a worker has taken up new settings its counts are those it had; then its own.
+
+    They are not lost either with a worker that ends in between.
+    """
+    cluster = make({}, {})
+    cluster.board.set_counters(0, 0, MemberCounters(elected=10))
+    cluster.board.set_counters(1, 0, MemberCounters(elected=5))
+    reload(cluster, settings({}, {}))
+    assert cluster.counters(0).elected == 15
+    cluster.board.set_counters(0, 0, MemberCounters(elected=11))
+    assert cluster.counters(0).elected == 16
+    cluster.worker_ended(1)
+    assert cluster.counters(0).elected == 16
+
+
+def test_counts_with_fewer_workers(make: Make) -> None:
+    """What workers counted that are no more wanted stays."""
+    cluster = make({})
+    cluster.board.set_counters(1, 0, MemberCounters(3, elected=5))
+    reload(cluster, settings({}), workers=1)
+    assert cluster.counters(0) == MemberCounters(elected=5)
+    reload(cluster, settings({}), workers=3)
+    assert cluster.counters(0) == MemberCounters(elected=5)
 
 
 # --- what people see ------------------------------------------------------------------------------
