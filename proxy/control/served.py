@@ -191,6 +191,7 @@ class Served:
             await asyncio.wait(waiting, timeout=PREPARATION)
         former_board.close()
         former.close_but(holdings)
+        self._save_members()
         log.info("generation %d of the settings is in force", self.generation)
 
     def _send_plan(self, worker: WorkerHandle) -> None:
@@ -245,6 +246,10 @@ class Served:
             self.cluster.set_operator_status(view, status)
             log.info("%s: %s is %s, as was told", balancer, view.name, status.value)
         self.workers.nudge()
+        self._save_members()
+
+    def _save_members(self) -> None:
+        """Keep what was said of members, also once the file has overruled it."""
         if self._folder is not None:
             save_state(self._folder, STATE, json.dumps(self.cluster.saved(), indent=1).encode())
 

@@ -1,7 +1,9 @@
 """The one view of all members: where their status is decided, and what of it survives."""
 
+import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -398,14 +400,21 @@ DAMAGED = [
 ]
 
 
+def holdings(folder: Path, *members: dict[str, Any]) -> Holdings:
+    """What is held with this state folder, and two members unless they are said."""
+    made = settings(*(members or ({}, {})), top={"state_folder": str(folder)})
+    return Holdings(made, {}, {}, (), Logs(os.open(os.devnull, os.O_WRONLY), None))
+
+
 def served(folder: Path) -> Served:
     """What is served with this state folder, before any worker."""
     loop = FakeLoop(FakeClock())
-    made = settings({}, {}, top={"state_folder": str(folder)})
+    held = holdings(folder)
     try:
-        return Served(loop, Holdings(made, {}, {}, (), Logs(2, None)), lambda: None)
+        return Served(loop, held, lambda: None)
     finally:
         loop.close()
+        held.logs.close()
 
 
 @pytest.mark.parametrize("damaged", DAMAGED)
@@ -445,6 +454,21 @@ def test_state_is_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     second.set_operator_status("mail", "server2", ENABLED)
     second.cluster.board.close()
     assert load_state(tmp_path, STATE, json.loads) == []
+
+
+async def test_reload_saves_what_is_over(tmp_path: Path) -> None:
+    """What the file has overruled doesn't come back when the file changes back later."""
+    tmp_path.chmod(0o750)
+    made = Served(asyncio.get_running_loop(), holdings(tmp_path), lambda: None)
+    made.set_operator_status("mail", "server1", DISABLED)
+    made.set_operator_status("mail", "server2", DISABLED)
+    await made._put_in_force(holdings(tmp_path, {"status": "drain"}, {}))
+    assert operators(made.cluster) == [DRAIN, DISABLED]
+    made.cluster.board.close()
+    made.holdings.logs.close()
+    again = served(tmp_path)
+    assert operators(again.cluster) == [ENABLED, DISABLED]
+    again.cluster.board.close()
 
 
 def test_members_without_a_route(make: Make) -> None:
