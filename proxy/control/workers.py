@@ -39,6 +39,7 @@ class Phase(Enum):
     STARTING = "starting"
     SERVING = "serving"
     STOPPING = "stopping"
+    # or ended: nobody talks to it any more, and its process id may become another's
     KILLED = "killed"
 
 
@@ -193,6 +194,7 @@ class Workers:
                 self._ended(worker, os.waitstatus_to_exitcode(status))
 
     def _ended(self, worker: WorkerHandle, code: int) -> None:
+        worker.phase = Phase.KILLED  # its last words may ask for what can't be done any more
         self._hear(worker)
         self.loop.remove_reader(worker.channel.fileno())
         worker.channel.close()
@@ -234,8 +236,9 @@ class Workers:
 
     def kill(self, worker: WorkerHandle) -> None:
         """End a worker at once."""
-        worker.phase = Phase.KILLED
-        os.kill(worker.pid, signal.SIGKILL)
+        if worker.phase is not Phase.KILLED:
+            worker.phase = Phase.KILLED
+            os.kill(worker.pid, signal.SIGKILL)
 
     def __repr__(self) -> str:
         return f"<Workers {len(self.current)} of {len(self.slots)}, {len(self.retiring)} retiring>"
