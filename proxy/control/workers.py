@@ -176,7 +176,8 @@ class Workers:
             return  # it was we, or the whole machine, that stood still; they had no chance
         for worker in self.all:
             if worker.phase is Phase.SERVING:
-                hung = now - self.heartbeat(worker.number) > HUNG
+                # One that was starting during a reload has no heartbeat on the new board yet.
+                hung = now - max(self.heartbeat(worker.number), worker.started) > HUNG
                 if hung:
                     log.error("%s hangs: no heartbeat for %g s; it is killed", worker, HUNG)
             else:

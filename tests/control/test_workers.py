@@ -369,6 +369,22 @@ def test_hung(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
     assert yard.workers.serving == [second]
 
 
+def test_no_heartbeat_yet(make_yard: MakeYard) -> None:
+    """Who has just begun to serve hasn't hung, even if its board says nothing of it yet.
+
+    A reload may have begun another board while the worker was starting.
+    """
+    yard = make_yard(1)
+    yard.wait(3)
+    [worker] = yard.fork()
+    yard.heartbeats[0] = 0.0
+    yard.says(worker, Kind.IN_FORCE, 1)
+    yard.wait(HUNG, beats=False)
+    assert yard.system.killed == []
+    yard.wait(1, beats=False)
+    assert yard.system.killed == [worker.pid]
+
+
 @pytest.mark.parametrize("away", [2 * WATCH + 0.1, 60.0, 86400.0])
 def test_after_a_standstill(yard: Yard, away: float) -> None:
     """When we, or the whole machine, stood still nobody is killed for it: all get their chance.
