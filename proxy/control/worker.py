@@ -123,6 +123,8 @@ class Worker:
             self.balancers[name] = Balancer(
                 name, balancer, apache=self._apache, former=former.get(name)
             )
+        for name in former.keys() - self.balancers.keys():
+            former[name].retire()
         self._forged_before = self._count_forged()
         self._configure_pools()
         self._configure_frontends(certificates)

@@ -85,7 +85,9 @@ class Balancer:
         """``former`` is the balancer of that name until now: its members and ledger go on."""
         self.name = name
         self.settings = settings
-        self.members = _members(settings, former)
+        # Settled before members have other load factors.
+        self._ledger = Ledger(()) if former is None else former.retire(settings)
+        self.members = self._ledger.members = _members(settings, former)
         attempts = settings.max_attempts
         self.max_attempts = len(self.members) - 1 if attempts is None else attempts
         self._apache = apache
@@ -95,8 +97,6 @@ class Balancer:
             if member.route is not None:
                 self._by_route.setdefault(member.route, []).append(member)
         self._lbsets = _lbsets(self.members)
-        self._ledger = Ledger(()) if former is None else former.retire()
-        self._ledger.members = self.members
         self._elect = LBMETHODS[settings.lbmethod]
         self._failover = {k.encode(): v.encode() for k, v in settings.failover.items()}
         name = (settings.sticky_session or "").partition("|")[0]
@@ -112,12 +112,17 @@ class Balancer:
         self._rules = RewriteRules(settings, cookie) if apache and own and cookie else None
         self._kept = {} if self._rules else self._ready_choices()
 
-    def retire(self) -> Ledger:
-        """Leave the ledger, settled, to the balancer that follows.
+    def retire(self, successor: BalancerSettings | None = None) -> Ledger:
+        """Leave the ledger, settled, to the balancer that follows with these settings, if one does.
 
         Exchanges under way that began here go on to tell of errors, and it is the same ledger.
+        Where they fail over they find no member any more that the successor doesn't have.
         """
+        staying = {(each.url, each.route) for each in successor.members} if successor else set()
         self._ledger.settle()
+        for member in self.members:
+            if member.key not in staying:
+                self.set_operator_status(member, OperatorStatus.STOPPED)
         return self._ledger
 
     def _ready_choices(self) -> dict[bytes, tuple[Member, Choice]]:

@@ -580,6 +580,119 @@ def test_spares_stand_in_for_members_of_their_own_lbset() -> None:
     assert [elect(cluster) for _ in range(3)] == [3, 3, 3]
 
 
+# --- reload --------------------------------------------------------------------------------------
+
+
+def reloaded(former: Balancer, *changes: dict[str, Any], **options: Any) -> Balancer:
+    """The balancer that follows, with other members or options."""
+    return Balancer("cluster", balancer(*changes, **options).settings, former=former)
+
+
+def test_reload_keeps_members() -> None:
+    """A member with the same url and route is the same one, wherever it stands in the file."""
+    cluster = balancer({}, {})
+    first, second = cluster.members
+    first.busy, first.elected, first.lbstatus = 3, 7, -50
+    cluster.set_operator_status(second, OperatorStatus.DRAIN)
+    fail(cluster, 1)
+    settings = cluster.settings.members
+    after = Balancer(
+        "cluster",
+        cluster.settings.model_copy(
+            update={"members": (settings[1], settings[0].model_copy(update={"lbset": 4}))}
+        ),
+        former=cluster,
+    )
+    assert after.members == (second, first)
+    assert (first.busy, first.elected, first.lbstatus, first.error_since) == (3, 7, -50, NOW)
+    assert first.settings.lbset == 4
+    assert second.operator is OperatorStatus.DRAIN
+
+
+@pytest.mark.parametrize("change", [{"url": "http://other"}, {"route": "other"}, {"route": None}])
+def test_reload_with_another_server(change: dict[str, Any]) -> None:
+    """At another url, or under another route, it is another member, of which nothing is known."""
+    cluster = balancer({}, {})
+    fail(cluster, 1)
+    cluster.members[0].lbstatus = -700
+    after = reloaded(cluster, change, {})
+    assert after.members[0] is not cluster.members[0]
+    assert after.members[1] is cluster.members[1]
+    assert (after.members[0].error_since, after.members[0].lbstatus) == (None, 0)
+
+
+def test_reload_keeps_claims() -> None:
+    """Elections go on where they were; a new member is due like any other (B3)."""
+    cluster = balancer({}, {}, {})
+    assert [elect(cluster) for _ in range(4)] == [1, 2, 3, 1]
+    after = reloaded(cluster, {}, {}, {})
+    assert [elect(after) for _ in range(3)] == [2, 3, 1]
+    more = reloaded(after, {}, {}, {}, {})
+    assert sorted(str(elect(more)) for _ in range(8)) == [*"11223344"]
+
+
+def test_exchanges_of_before_a_reload() -> None:
+    """Who began under former settings tells of errors, and the others know."""
+    cluster = balancer({}, {}, **COOKIE)
+    member = cluster.choose(b"/", session("server1"), NOW).member
+    after = reloaded(cluster, {}, {}, **COOKIE)
+    assert member is after.members[0]
+    assert cluster.put_in_error(member, NOW)
+    assert ask(after, "server1") == 2
+    assert [after.lbstatus(each) for each in after.members] == [-100, 100]
+
+
+def test_who_is_gone_takes_nothing_more() -> None:
+    """An exchange of before a reload isn't moved to a member that the reload took away."""
+    cluster = balancer({}, {}, {}, **COOKIE)
+    first, second, third = cluster.members
+    after = reloaded(cluster, {}, {"url": "http://new", "route": "new"}, {}, **COOKIE)
+    assert second not in after.members
+    fail(cluster, 1)
+    for _ in range(3):
+        assert cluster.choose(b"/", session("server1"), NOW, [first]).member is third
+    assert second.status(NOW) == "stopped"
+    assert {member.status(NOW) for member in after.members[1:]} == {"ok"}
+
+
+def test_retired_for_good() -> None:
+    """When a balancer goes as a whole, none of its members takes anything more."""
+    cluster = balancer({}, {}, **COOKIE)
+    cluster.retire()
+    assert elect(cluster) is None
+    assert cluster.choose(b"/", session("server1"), NOW).member is None
+
+
+def test_reload_keeps_the_count_of_forged_cookies() -> None:
+    """How many cookies had no valid signature is counted on, also with another secret."""
+    secret: dict[str, Any] = {"session_cookie": {"secret": "0123456789abcdef"}}
+    cluster = balancer({}, **secret)
+    for _ in range(3):
+        cluster.choose(b"/", session("server1"), NOW)
+    assert cluster.forged == 3
+    after = reloaded(cluster, {}, session_cookie={"secret": "fedcba9876543210"})
+    after.choose(b"/", session("server1"), NOW)
+    assert after.forged == 4
+
+
+@pytest.mark.parametrize("elections", range(5))
+def test_stagger(elections: int) -> None:
+    """Each worker begins with another member, as if there had been elections; none counts."""
+    cluster = balancer({}, {}, {"load_factor": 2})
+    expected = [elect(cluster) for _ in range(elections + 12)][elections:]
+    staggered = balancer({}, {}, {"load_factor": 2})
+    staggered.stagger(elections)
+    assert [member.elected for member in staggered.members] == [0, 0, 0]
+    assert [elect(staggered) for _ in range(12)] == expected
+
+
+def test_stagger_without_anybody() -> None:
+    """Where no member can be elected there is nothing to begin with."""
+    cluster = balancer({"status": "disabled"})
+    cluster.stagger(3)
+    assert cluster.members[0].elected == 0
+
+
 def test_shown_by_its_name() -> None:
     """A balancer is shown by its name."""
     assert repr(balancer({})) == "<Balancer cluster>"

@@ -319,29 +319,82 @@ EVENTS = st.one_of(
 )
 
 
+FACTORS = st.lists(st.integers(100, 500), min_size=2, max_size=5)
+
+
+def settings_of(factors: list[int]) -> BalancerSettings:
+    """The settings of a balancer whose members have these factors."""
+    return balancer(*(factor / 100 for factor in factors)).settings
+
+
+def happen(cluster: Balancer, naive: list[Naive], event: Any, argument: Any, now: float) -> None:
+    """One event for both; what they say of it is the same."""
+    index = argument % len(naive) if isinstance(argument, int) else None
+    if event == "choose":
+        cookie = None if index is None else b"BALANCEME=x.%d" % (index + 1)
+        expected = naive_choice(naive, index, now)
+        member = cluster.choose(b"/", cookie, now).member
+        assert (member and cluster.members.index(member)) == (expected and naive.index(expected))
+    elif index is None:
+        return
+    elif event == "look":
+        assert cluster.lbstatus(cluster.members[index]) == naive[index].lbstatus
+    else:
+        apply(cluster, cluster.members[index], naive[index], event, now)
+
+
+def check_claims(cluster: Balancer, naive: list[Naive]) -> None:
+    """All claims are the model's."""
+    claims = [cluster.lbstatus(member) for member in cluster.members]
+    assert claims == [member.lbstatus for member in naive]
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.integers(100, 500), min_size=2, max_size=5), st.lists(EVENTS, max_size=40))
+@given(FACTORS, st.lists(EVENTS, max_size=40))
 def test_the_lazy_ledger_is_exact(factors: list[int], events: list[tuple[Any, Any]]) -> None:
     """Choices and claims are those of a model that pays at once, whatever happens (B3 to B6)."""
-    cluster = balancer(*(factor / 100 for factor in factors))
+    cluster = Balancer("cluster", settings_of(factors))
     naive = [Naive(member.factor) for member in cluster.members]
     now = NOW
     for event, argument in events:
-        index = argument % len(naive) if isinstance(argument, int) else None
-        if event == "wait":
-            now += argument
-        elif event == "choose":
-            cookie = None if index is None else b"BALANCEME=x.%d" % (index + 1)
-            expected = naive_choice(naive, index, now)
-            member = cluster.choose(b"/", cookie, now).member
-            assert (member and cluster.members.index(member)) == (
-                expected and naive.index(expected)
-            )
-        elif event == "look":
-            member = cluster.members[argument % len(naive)]
-            assert cluster.lbstatus(member) == naive[argument % len(naive)].lbstatus
+        now += argument if event == "wait" else 0
+        happen(cluster, naive, event, argument, now)
+    check_claims(cluster, naive)
+
+
+RELOAD = st.tuples(st.just("reload"), st.lists(st.integers(100, 500), min_size=5, max_size=5))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(FACTORS, st.lists(st.tuples(EVENTS | RELOAD, st.integers(0, 9)), max_size=40))
+def test_the_ledger_is_exact_over_reloads(
+    factors: list[int], events: list[tuple[tuple[Any, Any], int]]
+) -> None:
+    """Other load factors change no claim that was earned before, and begin none anew (B4).
+
+    Exchanges that began under former settings, of whichever reload, go on to count.
+    """
+    clusters = [Balancer("cluster", settings_of(factors))]
+    naive = [Naive(member.factor) for member in clusters[0].members]
+    now = NOW
+    for (event, argument), which in events:
+        now += argument if event == "wait" else 0
+        if event == "reload":
+            wanted = settings_of(argument[: len(naive)])
+            clusters.append(Balancer("cluster", wanted, former=clusters[-1]))
+            for member, model in zip(clusters[-1].members, naive, strict=True):
+                model.factor = member.factor
         else:
-            place = argument % len(naive)
-            apply(cluster, cluster.members[place], naive[place], event, now)
-    claims = [cluster.lbstatus(member) for member in cluster.members]
-    assert claims == [member.lbstatus for member in naive]
+            happen(clusters[which % len(clusters)], naive, event, argument, now)
+    check_claims(clusters[-1], naive)
+    check_claims(clusters[0], naive)
+
+
+def test_reload_pays_by_the_factors_of_then() -> None:
+    """What sessions brought before a reload is paid with the load factors of that time (B4)."""
+    cluster = balancer(1, 1)
+    keep(cluster, 6, "1")
+    after = Balancer("cluster", settings_of([100, 300]), former=cluster)
+    assert [member.lbstatus for member in after.members] == [-600, 600]
+    keep(after, 2, "1")
+    assert [after.lbstatus(member) for member in after.members] == [-1200, 1200]

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from proxy.core.member import Member
+from proxy.core.member import Member, status_words
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import OperatorStatus
 
@@ -113,6 +113,79 @@ def test_configured_status() -> None:
     """A member starts with the status the operator wrote."""
     assert member(status="drain").status(NOW) == "drain"
     assert not member(status="disabled").usable(NOW)
+
+
+def test_configure() -> None:
+    """Other settings count from now on; what is known of the member while it runs stays."""
+    made = member(route="server1", proxy_protocol="v1")
+    sessions = made.sessions
+    made.operator = OperatorStatus.DRAIN
+    made.check_failed, made.error_since = True, NOW
+    made.lbstatus, made.elected, made.kept, made.busy = -100, 4, 2, 3
+    made.sent, made.received = 50, 60
+    made.decide()
+    made.sessions.note(7, NOW)
+    other = BalancerSettings.model_validate(
+        {
+            "members": [
+                {
+                    "url": "http://server1.zarafa.com",
+                    "route": "server1",
+                    "load_factor": 3,
+                    "retry_after": "5s",
+                    "redirect_route": "server2",
+                    "status": "disabled",
+                }
+            ],
+            "sticky_session": "ROUTE",
+            "session_cookie": {"lifetime": "10s"},
+            "timeouts": {"connect": "1s", "response": "2s", "activesync": "1h", "tunnel": "4s"},
+        }
+    )
+    made.configure(other.members[0], other)
+    assert made.settings is other.members[0]
+    assert (made.factor, made.retry_after, made.redirect_route) == (300, 5.0, b"server2")
+    assert (made.connect_timeout, made.response_timeout) == (1.0, 2.0)
+    assert (made.activesync_timeout, made.tunnel_timeout) == (3600.0, 4.0)
+    assert (made.preamble, made.reuse) == (None, True)
+    # what the file says of the status is the supervisor's to judge
+    assert made.status(NOW) == "drain, check failed, in error"
+    assert not made.takes_sessions
+    assert (made.lbstatus, made.elected, made.kept, made.busy) == (-100, 4, 2, 3)
+    assert (made.sent, made.received) == (50, 60)
+    assert made.sessions is sessions
+    assert made.sessions.live(NOW + 9) == 1
+    assert made.sessions.live(NOW + 11) == 0
+
+
+def test_configure_drops_what_is_left_out() -> None:
+    """What the other settings don't say is at its default again."""
+    made = member(
+        redirect_route="b", route="a", reuse_connections=False, timeouts={"connect": "1s"}
+    )
+    plain = member(route="a")
+    balancer = BalancerSettings.model_validate({"members": [{"url": "http://a", "route": "a"}]})
+    for each in (made, plain):
+        each.configure(balancer.members[0], balancer)
+    kept = ("sessions", "settings")
+    for name in Member.__slots__:
+        if name not in kept:
+            assert getattr(made, name) == getattr(plain, name), name
+
+
+@pytest.mark.parametrize(
+    ("operator", "check_failed", "in_error", "words"),
+    [
+        ("enabled", False, False, "ok"),
+        ("enabled", True, True, "check failed, in error"),
+        ("drain", False, True, "drain, in error"),
+        ("stopped", True, False, "stopped, check failed"),
+    ],
+)
+def test_status_words(operator: str, check_failed: bool, in_error: bool, words: str) -> None:
+    """Supervisor and workers say a status with the same words."""
+    found = status_words(OperatorStatus(operator), check_failed=check_failed, in_error=in_error)
+    assert found == words
 
 
 def test_shown_by_its_route() -> None:
