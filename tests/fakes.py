@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from proxy.control import worker
+from proxy.core.balancer import Balancer
 from proxy.core.member import Member
 from proxy.core.settings import LogFormat, Settings
 from proxy.dataplane.access_log import AccessLog, Refusal
@@ -89,6 +90,8 @@ class FakeLoop(asyncio.BaseEventLoop):
         self.clock = clock
         # connections that are being opened, the oldest first
         self.openings: list[Opening] = []
+        # what is called for descriptors that can be read, once a test says so
+        self.readers: dict[int, Callable[[], object]] = {}
         # what a name resolves to, if not to itself; an exception is raised
         self.addresses: dict[str, list[str] | OSError] = {}
         # what nobody caught
@@ -114,6 +117,15 @@ class FakeLoop(asyncio.BaseEventLoop):
         task: asyncio.Task[Any] = super().create_task(coro, **options)
         self.tasks.append(task)
         return task
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+        """Keep what is to be called."""
+        self.readers[fd if isinstance(fd, int) else fd.fileno()] = lambda: callback(*args)
+
+    def remove_reader(self, fd: Any) -> bool:
+        """Call nothing any more."""
+        fd = fd if isinstance(fd, int) else fd.fileno()
+        return self.readers.pop(fd, None) is not None
 
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
         """The host itself as its only address, unless ``addresses`` says otherwise."""
@@ -593,7 +605,6 @@ class Stage:
         self.frontend.port = 443 if tls else 80
         self.deadlines = self.worker.deadlines
         self.pools = self.worker.pools
-        (self.balancer,) = self.worker.balancers.values()
 
     @staticmethod
     def _settings(members: int, changes: dict[str, dict[str, Any]]) -> Settings:
@@ -616,18 +627,30 @@ class Stage:
         tree = {"frontends": [frontend], "balancers": {"cluster": balancer}}
         return Settings.model_validate({**tree, **changes.get("top", {})})
 
+    @property
+    def balancer(self) -> Balancer:
+        """The balancer in force."""
+        return self.worker.balancers["cluster"]
+
+    def reload(self, members: int = 2, **settings: dict[str, Any]) -> None:
+        """Put other settings in force, which are made as those of the stage."""
+        self.settings = self._settings(members, settings)
+        self.loop.run(self.worker.configure, self.settings)
+        self.check()
+
     # --- actors ------------------------------------------------------------------------------
 
-    def client(self, address: str = "192.0.2.1") -> Peer:
+    def client(self, address: str = "192.0.2.1", frontend: Frontend | None = None) -> Peer:
         """A client connects."""
-        self.frontend.admission.admit(address)
-        connection = WatchedConnection(self.frontend, address)
+        frontend = frontend or self.frontend
+        frontend.admission.admit(address)
+        connection = WatchedConnection(frontend, address)
         self.clients.append(connection)
         transport = FakeTransport(
             self.loop,
             connection,
             (address, 50000),
-            tls=self.frontend.tls,
+            tls=frontend.tls,
             socket=FakeSocket(),
         )
         self.loop.run(connection.connection_made, transport)
@@ -683,7 +706,7 @@ class Stage:
     @property
     def busy(self) -> int:
         """Exchanges under way on members."""
-        return sum(member.busy for member in self.balancer.members)
+        return sum(member.busy for member in self.pools)
 
     @property
     def statuses(self) -> list[int]:
@@ -700,13 +723,13 @@ class Stage:
     def check(self) -> None:
         """What holds at any time: who waits has a timer, who is held has a reason."""
         watched = self.deadlines._all
-        engaged = dict.fromkeys(self.balancer.members, 0)
+        engaged = dict.fromkeys(self.pools, 0)
         for client in self.clients:
             exchange = client.exchange
             if exchange is not None and exchange.mapped and exchange.placement._engaged:
                 engaged[exchange.placement.member] += 1
             standing = not client.transport.is_closing()
-            assert (client in self.frontend.connections) == (client.phase is not Phase.CLOSED)
+            assert (client in self.worker.connections) == (client.phase is not Phase.CLOSED)
             assert (client in watched) == (client.phase is not Phase.CLOSED)
             if standing:
                 self._check_client(client)
@@ -765,7 +788,7 @@ class Stage:
             self.loop.openings[0].refuse()
         self.advance(0.1)  # a stop that is under way looks again so often
         assert self.busy == 0
-        assert not self.frontend.connections
+        assert not self.worker.connections
         connections = set().union(*(pool.connections for pool in self.pools.values()))
         assert self.deadlines._all == connections
         assert not any(pool._waiting or pool._opening for pool in self.pools.values())

@@ -61,28 +61,12 @@ class FakeSystem:
         self.ended[pid] = status
 
 
-class ReaderLoop(FakeLoop):
-    """A loop on fake time that knows who waits to read, and calls them when told."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__(clock)
-        self.readers: dict[int, Callable[[], object]] = {}
-
-    def add_reader(self, fd: int, callback: Callable[..., object], *args: object) -> None:  # type: ignore[override]
-        """Remember who waits."""
-        self.readers[fd] = lambda: callback(*args)
-
-    def remove_reader(self, fd: int) -> bool:  # type: ignore[override]
-        """Forget who waits."""
-        return self.readers.pop(fd, None) is not None
-
-
 class Yard:
     """The workers of a supervisor, with all around them."""
 
     def __init__(self, count: int) -> None:
         self.clock = FakeClock()
-        self.loop = ReaderLoop(self.clock)
+        self.loop = FakeLoop(self.clock)
         self.system = FakeSystem()
         self.heartbeats: dict[int, float] = {}
         self.messages: list[tuple[WorkerHandle, Message]] = []
