@@ -53,7 +53,7 @@ class Certificates:
     files are read instead, if they are.
     """
 
-    __slots__ = ("_by_name", "_first", "_min_version", "nameless", "several")
+    __slots__ = ("_by_name", "_contexts", "_first", "_min_version", "nameless", "several")
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class Certificates:
         }
         self._first = contexts[0]
         self._min_version = contexts[0].minimum_version
+        self._contexts = frozenset(contexts)
         self.several = len(contexts) > 1
         self.nameless = _context(certificates[0], path, read[0]) if self.several else self._first
 
@@ -91,9 +92,9 @@ class Certificates:
         """Whether a request for ``host`` came with a certificate that is for others (421, H76).
 
         ``context`` is the connection's. A host that no certificate names is served by any, and
-        so is a client that could not name one.
+        so is a client that could not name one, or whose connection is older than the last reload.
         """
-        if context is self.nameless:
+        if context not in self._contexts:
             return False
         parts = host_and_port(host) if host else None
         right = None if parts is None else self._find(parts[0].decode("ascii"))
