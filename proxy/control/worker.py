@@ -149,7 +149,7 @@ class Worker:
             if pool is None:
                 self.pools[member] = MemberPool(member, limits, self.clock, self.deadlines)
             else:
-                pool.limits = limits
+                pool.configure(limits)
         for member in self.pools.keys() - members:
             # Exchanges under way still find it here; nothing is kept when they are done.
             member.reuse = False

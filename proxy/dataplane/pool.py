@@ -71,6 +71,13 @@ class MemberPool:
         self._addresses: list[str] = []
         self._addresses_expire = 0.0
 
+    def configure(self, limits: Limits) -> None:
+        """Other limits, and other settings of the member, are in force."""
+        self.limits = limits
+        if not self.member.reuse:
+            self.close()  # what is idle began without a preamble, or is not wanted
+        self._serve_waiting()
+
     # --- taking and giving back --------------------------------------------------------------
 
     def take(self) -> MemberConnection | None:

@@ -22,6 +22,7 @@ from proxy.core.balancer import Balancer
 from proxy.core.errors import ConfigError
 from proxy.core.mapping import Mapping, MappingTable
 from proxy.core.member import Member
+from proxy.core.proxy_protocol import Ends
 from proxy.core.settings import OperatorStatus, Settings
 from proxy.dataplane.exchange import LONG_POLL
 from proxy.dataplane.frontend import Frontend
@@ -408,6 +409,38 @@ def test_member_that_comes_back(stage: Stage) -> None:
         assert status(client) == 200
     tick(stage)
     assert gone not in stage.pools
+
+
+def test_preamble_begins(stage: Stage) -> None:
+    """Once clients are announced by a preamble, no connection from before is used again."""
+    client = stage.client()
+    served(stage, client)
+    (connection,) = stage.pool().connections
+    stage.reload(member={"proxy_protocol": "v1"})
+    assert connection.transport.is_closing()
+    stage.clients[0].ends = Ends("192.0.2.1", 50000, "192.0.2.9", 80)
+    member = ask(stage, client)
+    assert member.take().startswith(b"PROXY ")
+    member.send(response())
+    stage.reload()
+    assert served(stage, client).startswith(b"GET ")
+
+
+def test_more_connections(make: Callable[..., Stage]) -> None:
+    """Who waits for a connection gets it as soon as there may be more of them."""
+    stage = make(1, member={"max_connections": 1})
+    clients = [stage.client() for _ in range(3)]
+    for client in clients:
+        client.send(request())
+    first = stage.accept()
+    assert stage.openings == []
+    stage.reload(1, member={"max_connections": 2})
+    assert len(stage.openings) == 1
+    stage.reload(1)
+    assert len(stage.openings) == 2
+    for member in (first, stage.accept(), stage.accept()):
+        member.send(response())
+    assert [status(client) for client in clients] == [200] * 3
 
 
 # --- frontends ------------------------------------------------------------------------------------
