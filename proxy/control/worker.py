@@ -333,7 +333,7 @@ class Worker:
             if connection.exchange is not None and connection.exchange.waits_for_news(now)
         ]
         most = max(most, len(waiting))
-        for connection in waiting[math.ceil(most * share) :]:
+        for connection in waiting[int(most * share) :]:
             connection.send_away()
         return most
 

@@ -1,9 +1,11 @@
 """A worker's objects under one set of settings after another, and its end."""
 
 import gc
+import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +32,7 @@ from proxy.dataplane.member_connection import MemberConnection
 from proxy.dataplane.pool import MemberPool
 from proxy.dataplane.tls import Certificates
 from tests.dataplane.messages import CLOSE, request, response
-from tests.fakes import FakeClock, FakeLoop, FakeTransport, Peer, Stage
+from tests.fakes import STOP_TIMEOUT, FakeClock, FakeLoop, FakeTransport, Peer, Stage
 
 SESSION = b"Cookie: BALANCEME=x.server%d\r\n"
 
@@ -851,6 +853,47 @@ def stop_step_by_step(stage: Stage, seconds: float) -> None:
         stage.clock.advance(STOP_STEP)
         stage.loop.settle()
     stage.check()
+
+
+def test_stop_spreads_waiting_pings(make: Callable[..., Stage]) -> None:
+    """Waiting Pings are answered evenly over the time there is, lest all come back at once (D41).
+
+    Each is told to come back elsewhere: 503, and its connection closes.
+    """
+    stage = make(1)
+    devices = pings(stage, 30)
+    stage.stop()
+    sent_away = [0]
+    for second in range(1, 30):
+        stop_step_by_step(stage, 1.0)
+        sent_away.append(sum(not device.open for device in devices))
+        assert math.isclose(sent_away[-1], second * 30 / STOP_TIMEOUT, abs_tol=1)
+    assert max(after - before for before, after in pairwise(sent_away)) <= 2
+    stop_step_by_step(stage, 1.5)
+    answers = [device.take() for device in devices]
+    assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in answers)
+    assert all(CLOSE in answer for answer in answers)
+    assert not stage.worker.connections
+
+
+def test_stop_lets_others_end(make: Callable[..., Stage]) -> None:
+    """A request that is no Ping, or a young one, may take the time there is; then it is cut."""
+    stage = make(1)
+    waiting = pings(stage, 1)
+    plain, young = stage.client(), stage.client()
+    plain.send(request())
+    stage.accept()
+    young.send(request(PING % 99, b"Content-Length: 0\r\n"))
+    stage.accept()
+    stage.stop()
+    stop_step_by_step(stage, LONG_POLL - 1)
+    assert (plain.open, young.open) == (True, True)
+    stop_step_by_step(stage, STOP_TIMEOUT - LONG_POLL - 1)
+    assert plain.open
+    assert (young.open, waiting[0].open) == (False, False)
+    stop_step_by_step(stage, 4.0)
+    assert plain.is_reset
+    assert not stage.worker.connections
 
 
 def test_hurry(make: Callable[..., Stage]) -> None:
