@@ -118,7 +118,9 @@ class FakeLoop(asyncio.BaseEventLoop):
         self.tasks.append(task)
         return task
 
-    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+    def add_reader(  # type: ignore[override]
+        self, fd: Any, callback: Callable[..., object], *args: Any
+    ) -> None:
         """Keep what is to be called."""
         self.readers[fd if isinstance(fd, int) else fd.fileno()] = lambda: callback(*args)
 
