@@ -51,8 +51,9 @@ class Acceptor:
         "_frontend",
         "_handshakes",
         "_loop",
-        "_timer",
+        "_recovery",
         "_socket",
+        "_timer",
         "_troubled",
         "_yielded",
         "_yields",
@@ -78,9 +79,11 @@ class Acceptor:
         self._announcements: set[Announcement] = set()
         # whether others were just let first
         self._yielded = False
-        # whether the system had no room lately, and what comes next then
-        self._troubled = False
+        # while nothing is accepted: until when
         self._timer: asyncio.TimerHandle | None = None
+        # whether the system had no room lately, and until when it may show that again
+        self._troubled = False
+        self._recovery: asyncio.TimerHandle | None = None
         self._yields = yields
         self._announced_badly = Notice("connections closed: no valid PROXY preamble")
 
@@ -95,8 +98,9 @@ class Acceptor:
 
     def close(self) -> None:
         """Accept nothing more; handshakes under way may end."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._recovery):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._socket)
         self._socket.close()
 
@@ -129,11 +133,13 @@ class Acceptor:
         """Let others accept for a moment, and only for that: maybe none of them can."""
         self._loop.remove_reader(self._socket)
         self._yielded = True
-        self._wait(YIELD, self.start)
+        self._timer = self._loop.call_later(YIELD, self.start)
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the kernel's queue for a while; said once, until it is over."""
         self._loop.remove_reader(self._socket)
+        if self._recovery is not None:
+            self._recovery.cancel()
         if not self._troubled:
             self._troubled = True
             log.warning(
@@ -141,20 +147,15 @@ class Acceptor:
                 " Raise the limit of open files, or lower max_connections",
                 error.strerror,
             )
-        self._wait(PAUSE, self._resume)
+        self._timer = self._loop.call_later(PAUSE, self._resume)
 
     def _resume(self) -> None:
         self.start()
-        self._wait(RECOVERY, self._recovered)
+        self._recovery = self._loop.call_later(RECOVERY, self._recovered)
 
     def _recovered(self) -> None:
         self._troubled = False
         log.warning("connections are accepted again")
-
-    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, then)
 
     def serve(self, sock: socket.socket, address: str, ends: Ends | None) -> None:
         """Let a client in, and secure its connection; ``ends`` is what a preamble told of it."""

@@ -283,6 +283,28 @@ def test_pause(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     gate.acceptor.close()
 
 
+def test_pause_is_over_for_who_yields(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    """That clients are accepted again is said by a worker that lets others go first as well.
+
+    And trouble that comes later is told again.
+    """
+    gate.arrive(1, FULL)
+    gate.look()
+    gate.wait(PAUSE)
+    for _ in range(10):
+        gate.yields += [True]
+        gate.arrive()
+        gate.look()
+        gate.wait(RECOVERY / 5)
+        gate.look()
+    assert gate.accepted == 10
+    assert caplog.messages == [PAUSES, OVER]
+    gate.arrive(1, FULL)
+    gate.look()
+    assert caplog.messages == [PAUSES, OVER, PAUSES]
+    gate.acceptor.close()
+
+
 def test_close_while_pausing(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     """An acceptor that is closed in a pause, or soon after one, says and does nothing more."""
     gate.arrive(1, FULL)
