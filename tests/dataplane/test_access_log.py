@@ -288,6 +288,20 @@ def test_close_writes_what_was_collected() -> None:
     assert writes.patience == PATIENCE
 
 
+def test_counts_exchanges(stage: Stage) -> None:
+    """Every exchange that has ended counts, whether lines are written or not; refusals don't."""
+    assert stage.worker.exchanges == 0
+    log_line(stage)
+    client = stage.client()
+    client.send(request(b"OPTIONS * HTTP/1.1"))
+    assert stage.worker.exchanges == stage.log.count == 2
+    client.send(b"nonsense\r\n\r\n")
+    assert stage.log.count == 2
+    log = AccessLog(None, LogFormat.COMBINED, stage.clock)
+    log.exchange(stage.log.exchanges[0], 0.0)
+    assert log.count == 1
+
+
 def test_no_log(stage: Stage) -> None:
     """Without a place to write to nothing is kept."""
     log = AccessLog(None, LogFormat.COMBINED, stage.clock)

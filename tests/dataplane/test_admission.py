@@ -66,3 +66,91 @@ def test_notice_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     notice.happened()
     assert caplog.messages[2:] == ["odd thing"]
     assert notice.total == 9
+
+
+def test_notice_about_something_else(caplog: pytest.LogCaptureFixture) -> None:
+    """Once a limit is another, what is said tells the new one; what was counted stays."""
+    notice = Notice("most is %d", 3)
+    notice.happened()
+    notice.happened()
+    notice.about(5)
+    for _ in range(PERIOD):
+        notice.tick()
+    notice.happened()
+    assert caplog.messages == ["most is 3", "most is 5 (1 times in the last minute)"]
+    for _ in range(2 * PERIOD):
+        notice.tick()
+    notice.happened()
+    assert caplog.messages[3:] == ["most is 5"]
+    assert notice.total == 4
+
+
+# --- other limits ---------------------------------------------------------------------------------
+
+ONE, TWO = "192.0.2.1", "192.0.2.2"
+
+
+def test_other_limits(caplog: pytest.LogCaptureFixture) -> None:
+    """They count from now on; who is there stays, also where there are more than that."""
+    admission = Admission(9)
+    for address in (ONE, ONE, ONE, TWO):
+        assert admission.admit(address)
+    admission.configure(4, None, (), [ONE, ONE, ONE, TWO])
+    assert not admission.admit(TWO)
+    assert admission.count == 4
+    admission.configure(9, 2, (), [ONE, ONE, ONE, TWO])
+    assert admission.count == 4
+    assert not admission.admit(ONE)
+    admission.leave(ONE)
+    assert not admission.admit(ONE)
+    admission.leave(ONE)
+    assert admission.admit(ONE)
+    assert admission.admit(TWO)
+    assert not admission.admit(TWO)
+    assert caplog.messages == [
+        "connections refused: max_connections allows this worker 4",
+        "connections refused: max_connections_per_address is 2",
+    ]
+    assert repr(admission) == "<Admission 4 of 9>"
+
+
+def test_other_exceptions() -> None:
+    """Who is trusted now, or no more, is counted so with all connections that it has."""
+    trusted = (ip_network("192.0.2.1/32"),)
+    admission = Admission(9, 1)
+    assert admission.admit(ONE)
+    admission.configure(9, 1, trusted, [ONE])
+    assert admission.admit(ONE)
+    admission.configure(9, 1, (), [ONE, ONE])
+    assert not admission.admit(ONE)
+    for _ in range(2):
+        admission.leave(ONE)
+    assert admission.admit(ONE)
+
+
+def test_limit_taken_away() -> None:
+    """Without a limit for an address nothing is kept of any."""
+    admission = Admission(9, 1)
+    assert admission.admit(ONE)
+    admission.configure(9, None, (), [ONE])
+    assert admission.admit(ONE)
+    assert not admission._by_address
+    admission.leave(ONE)
+    admission.leave(ONE)
+    assert admission.count == 0
+    assert not admission._by_address
+
+
+def test_who_is_still_being_secured() -> None:
+    """A connection that doesn't stand yet counts in all, and leaves without harm."""
+    admission = Admission(2)
+    assert admission.admit(ONE)
+    assert admission.admit(TWO)
+    admission.configure(2, 1, (), [TWO])
+    assert admission.count == 2
+    admission.leave(ONE)
+    assert admission.admit(ONE)
+    for address in (ONE, TWO):
+        admission.leave(address)
+    assert admission.count == 0
+    assert not admission._by_address

@@ -1,6 +1,9 @@
 """TLS contexts: what a client may agree on, and which certificate it gets."""
 
+import os
+import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from proxy.core.errors import ConfigError
 from proxy.core.settings import Tls
-from proxy.dataplane.tls import Certificates, Entries
+from proxy.dataplane.tls import SPARE_ENTRIES, Certificates, Entries
+
+# A child of these tests does little, and ends; Python 3.12 warns where other tests left threads.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
 
 PATH = ("frontends", 0, "tls")
 
@@ -207,3 +215,119 @@ def test_mistakes_are_named(authority: Authority, tmp_path: Path) -> None:
         (mistake,) = caught.value.mistakes
         assert mistake.path == PATH
         assert "secret" not in mistake.message
+
+
+# --- entries of several processes ----------------------------------------------------------------
+
+FIRST, SECOND, THIRD = "0.0.0.0:443", "[::]:443", "127.0.0.1:8443"
+
+
+def resumes(
+    tls: Tls,
+    client: ssl.SSLContext,
+    session: ssl.SSLSession | None,
+    serving: Callable[[], ssl.SSLContext],
+) -> tuple[bool, ssl.SSLSession]:
+    """Whether another process takes a client's ticket up; and the ticket it gives.
+
+    ``serving`` is called in that process.
+    """
+    ours, theirs = socket.socketpair()
+    process = os.fork()
+    if process == 0:
+        try:
+            ours.close()
+            theirs.settimeout(60)
+            context = serving()
+            Certificates([tls], PATH).put_behind(context)
+            with context.wrap_socket(theirs, server_side=True) as server:
+                server.sendall(b"x")
+                server.recv(1)
+        finally:
+            os._exit(0)
+    theirs.close()
+    ours.settimeout(60)
+    with client.wrap_socket(ours, server_hostname="proxy.example", session=session) as end:
+        assert end.recv(1) == b"x"
+        end.sendall(b"x")
+        found = bool(end.session_reused), end.session
+    os.waitpid(process, 0)
+    assert found[1] is not None
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tickets_count_in_all_workers(authority: Authority, version: ssl.TLSVersion) -> None:
+    """A client that comes back to another worker needs no full handshake (P10)."""
+    tls = authority.certificate("proxy.example")
+    client = authority.client()
+    client.maximum_version = version
+    entries = Entries(spare=3)
+    entries.of(FIRST)
+    # each worker is a copy of this, and asks for the addresses that its settings add
+    again, session = resumes(tls, client, None, lambda: entries.of(SECOND))
+    assert not again
+    again, session = resumes(tls, client, session, lambda: entries.of(SECOND))
+    assert again
+    again, _ = resumes(tls, client, session, lambda: entries.of(FIRST))
+    assert not again, "another address has tickets of its own"
+
+
+def test_tickets_need_the_same_order(authority: Authority) -> None:
+    """Who asks in another order has other tickets: it is the order that makes them the same."""
+    tls = authority.certificate("proxy.example")
+    client = authority.client()
+    entries = Entries(spare=2)
+
+    def turned() -> ssl.SSLContext:
+        entries.of(SECOND)
+        return entries.of(FIRST)
+
+    _, session = resumes(tls, client, None, lambda: entries.of(FIRST))
+    again, _ = resumes(tls, client, session, turned)
+    assert not again
+
+
+def test_tickets_beyond_the_spare_entries(authority: Authority) -> None:
+    """More addresses than were made room for are served as well, with tickets of one worker."""
+    tls = authority.certificate("proxy.example")
+    client = authority.client()
+    entries = Entries(spare=1)
+    entries.of(FIRST)
+    _, session = resumes(tls, client, None, lambda: entries.of(SECOND))
+    again, _ = resumes(tls, client, session, lambda: entries.of(SECOND))
+    assert not again
+
+
+def test_entries() -> None:
+    """An address has one entry for good; a default number is ready for those that come."""
+    entries = Entries()
+    assert len(entries._spare) == SPARE_ENTRIES
+    assert entries.of(FIRST) is entries.of(FIRST)
+    assert entries.of(FIRST) is not entries.of(SECOND)
+    assert entries.of(THIRD) not in (entries.of(FIRST), entries.of(SECOND))
+    assert len(entries._spare) == SPARE_ENTRIES - 3
+
+
+def test_tickets_outlive_a_reload(authority: Authority) -> None:
+    """With a certificate that was read anew a client's ticket still counts."""
+    tls = authority.certificate("proxy.example")
+    client = authority.client()
+    entries = Entries(spare=1)
+    _, session = resumes(tls, client, None, lambda: entries.of(FIRST))
+    Certificates([tls], PATH).put_behind(entries.of(FIRST))
+    again, _ = resumes(tls, client, session, lambda: entries.of(FIRST))
+    assert again
+
+
+def test_another_reload_judges_no_connection_of_before(authority: Authority) -> None:
+    """Whether a request is misdirected is asked of certificates in force alone (H76)."""
+    settings = [authority.certificate(name) for name in ("one.example", "two.example")]
+    before, after = Certificates(settings, PATH), Certificates(settings, PATH)
+    one, two = (before._by_name[name] for name in ("one.example", "two.example"))
+    assert not before.misdirects(one, b"one.example:443")
+    assert before.misdirects(two, b"one.example")
+    assert not before.misdirects(one, b"other.example")
+    assert not before.misdirects(before.nameless, b"two.example")
+    for context in (one, two, before.nameless, None):
+        assert not after.misdirects(context, b"one.example")
