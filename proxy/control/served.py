@@ -21,7 +21,7 @@ from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, stamp_of
 from proxy.control.plan import Plan
 from proxy.control.scoreboard import WorkerCounters
-from proxy.control.sockets import by_address
+from proxy.control.sockets import by_address, close_all
 from proxy.control.state import load_state, open_folder, save_state
 from proxy.control.worker import warn_of_room, worker_count
 from proxy.control.worker_process import Start
@@ -147,7 +147,10 @@ class Served:
     # --- reload --------------------------------------------------------------------------------
 
     async def reload(self, settings: Settings, *, dry_run: bool) -> list[str]:
-        """Put settings in force; what changes, in words. Raises ConfigError; then nothing has."""
+        """Put settings in force; what changes, in words. Raises ConfigError; then nothing has.
+
+        Raises CommandError if it has stopped meanwhile.
+        """
         async with self._reloading:
             found = differences(self.settings, settings)
             keys = read_keys(settings)
@@ -156,6 +159,8 @@ class Served:
             renewed = list(self._renewed(keys))
             if renewed:
                 words = [*(words if found else []), *renewed]
+            if self.workers.stopping:
+                raise CommandError("there is no reload any more: balanceme stops")
             if not dry_run:
                 available = by_address(self.holdings.sockets.values())
                 await self._put_in_force(hold(settings, available))
@@ -260,6 +265,14 @@ class Served:
 
     def _parse_state(self, data: bytes) -> list[str]:
         return self.cluster.restore(json.loads(data))
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def stop(self, timeout: float) -> None:
+        """Serve nobody new; workers may take ``timeout`` seconds for what is under way."""
+        # Workers close theirs. With ours open the kernel would let clients in whom nobody serves.
+        close_all(self.holdings.sockets.values())
+        self.workers.stop(timeout)
 
     def leave(self) -> None:
         """Let those before us know that they shall send no more clients."""

@@ -275,7 +275,7 @@ class Supervisor:
         successor.go(self._hurry)
         timeout = self._served.settings.graceful_timeout
         log.info("followed by process %d; what is under way may take %g s", successor.pid, timeout)
-        self._served.workers.stop(timeout)
+        self._served.stop(timeout)
         return successor.pid
 
     def _hurry(self) -> None:
@@ -308,7 +308,7 @@ class Supervisor:
         timeout = self._served.settings.stop_timeout
         log.info("stopping: exchanges under way may take %g s", timeout)
         self._notify.stopping(f"exchanges under way may take {timeout:g} s")
-        self._served.workers.stop(timeout)
+        self._served.stop(timeout)
 
     async def set_operator_status(self, balancer: str, member: str, status: OperatorStatus) -> None:
         """What the operator wants of a member, by its route or url; raises CommandError."""
