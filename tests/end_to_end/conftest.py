@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
 import pytest
@@ -25,6 +25,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.end_to_end.raw_client import RawClient
 from tests.end_to_end.recording_member import RecordingMember, Script, Seen
+
+if TYPE_CHECKING:
+    from tests.end_to_end.program import Programs
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
@@ -353,6 +356,18 @@ def serve(
     launcher = Launcher(authority, free_port, lambda: tmp_path_factory.mktemp("proxy"))
     yield launcher
     launcher.stop()
+
+
+@pytest.fixture
+def install(
+    authority: Authority, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[Programs]":
+    """Starts programs for one test: proxies that may be upgraded, and have other processes then."""
+    from tests.end_to_end.program import Programs  # which builds on this file
+
+    programs = Programs(authority, free_port, lambda: tmp_path_factory.mktemp("program"))
+    yield programs
+    programs.stop()
 
 
 @pytest.fixture(scope="module")
