@@ -203,8 +203,10 @@ class Supervisor:
     async def _reload_on_signal(self) -> None:
         try:
             await self.reload(dry_run=False)
-        except (ConfigError, CommandError):
+        except ConfigError:
             pass  # it is in the log already
+        except CommandError as error:
+            log.warning("no reload: %s", error)
 
     async def _upgrade_on_signal(self) -> None:
         try:
@@ -258,18 +260,12 @@ class Supervisor:
 
         Raises CommandError when the new program was dropped; then this one serves on.
         """
-        if self._phase is not Phase.SERVING or self._successor is not None:
-            raise CommandError(f"there is no upgrade while balanceme is {self._phase.value}")
-        entry, files = for_upgrade(self._served.holdings.sockets.values())
         try:
-            self._successor = Successor({**self._environ, **entry}, files)
-            log.info("upgrade: process %d starts", self._successor.pid)
-            await self._successor.ready()
+            successor = await self._start_successor()
         except UpgradeError as error:
-            self._successor = None
-            log.error("no upgrade: %s", error)  # noqa: TRY400 - as above
+            for line in str(error).splitlines():
+                log.error("no upgrade: %s", line)  # noqa: TRY400 - as above
             raise CommandError(str(error)) from error
-        successor = self._successor
         self._phase = Phase.FOLLOWED
         self._notify.main_pid(successor.pid)
         successor.go(self._hurry)
@@ -278,6 +274,22 @@ class Supervisor:
         self._served.stop(timeout)
         return successor.pid
 
+    async def _start_successor(self) -> Successor:
+        """Start the new program, and wait until it can take over; raises UpgradeError."""
+        if self._phase is not Phase.SERVING:
+            raise UpgradeError(f"there is no upgrade while balanceme is {self._phase.value}")
+        if self._successor is not None:
+            raise UpgradeError("another upgrade is under way")
+        entry, files = for_upgrade(self._served.holdings.sockets.values())
+        self._successor = Successor({**self._environ, **entry}, files)
+        log.info("upgrade: process %d starts", self._successor.pid)
+        try:
+            await self._successor.ready()
+        except UpgradeError:
+            self._successor = None
+            raise
+        return self._successor
+
     def _hurry(self) -> None:
         """The program that followed us stops, or is gone."""
         if self._phase is Phase.FOLLOWED:
@@ -285,6 +297,8 @@ class Supervisor:
 
     def stop(self, *, at_once: bool) -> None:
         """Stop gracefully, or at once; then the exit status is 1."""
+        if self._successor is not None and self._phase is Phase.SERVING:
+            self._successor.drop("balanceme stops")  # lest somebody serves on who was told to stop
         if at_once:
             log.warning("stopped at once: what was under way is lost")
             for worker in self._served.workers.all:

@@ -9,6 +9,7 @@ the new supervisor is stopping, and the old one hurries too.
 
 import asyncio
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -52,6 +53,8 @@ class Successor:
             raise UpgradeError(f"the new program can't be started: {error}") from error
         finally:
             theirs.close()
+        # why it is to end before it has taken over
+        self._dropped = ""
 
     @property
     def pid(self) -> int:
@@ -67,17 +70,21 @@ class Successor:
                 while said != _READY and (piece := await loop.sock_recv(self._line, _LONGEST)):
                     said += piece
         except TimeoutError:
-            self._give_up(f"it does not serve after {PREPARATION:g} s")
+            self.drop(f"it does not serve after {PREPARATION:g} s")
         except OSError as error:
-            self._give_up(str(error))
+            self.drop(str(error))
         if said != _READY:
-            self._give_up(said.removeprefix(_FAILED).decode(errors="replace").strip())
+            self.drop(said.removeprefix(_FAILED).decode(errors="replace").strip())
+        if self._dropped or said != _READY:
+            status = self._process.wait()
+            self._line.close()
+            reason = self._dropped or _how(status)
+            raise UpgradeError(f"the new program was dropped: {reason}")
 
-    def _give_up(self, reason: str) -> None:
+    def drop(self, reason: str) -> None:
+        """End it before it has taken over; without a ``reason`` its exit status is one."""
+        self._dropped = self._dropped or reason
         self._process.kill()
-        status = self._process.wait()
-        self._line.close()
-        raise UpgradeError(f"the new program was dropped: {reason or f'it ended with {status}'}")
 
     def go(self, when_it_stops: Callable[[], None]) -> None:
         """Let it take over; ``when_it_stops`` is called once when it does."""
@@ -87,12 +94,21 @@ class Successor:
             loop.remove_reader(self._line)
             when_it_stops()
 
-        self._line.send(_GO)
+        try:
+            self._line.send(_GO)
+        except OSError:
+            pass  # it is gone already, as the line tells right away
         loop.add_reader(self._line, closed)
 
     def reap(self) -> None:
         """Take note of its end, if it has ended."""
         self._process.poll()
+
+
+def _how(status: int) -> str:
+    if status < 0:
+        return f"it was ended by {signal.Signals(-status).name}"
+    return f"it ended with status {status}; standard error may tell more"
 
 
 class Predecessor:
