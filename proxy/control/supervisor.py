@@ -281,7 +281,8 @@ class Supervisor:
         if self._successor is not None:
             raise UpgradeError("another upgrade is under way")
         entry, files = for_upgrade(self._served.holdings.sockets.values())
-        self._successor = Successor({**self._environ, **entry}, files)
+        lines = [] if self._predecessor is None else self._predecessor.lines
+        self._successor = Successor({**self._environ, **entry}, files, lines)
         log.info("upgrade: process %d starts", self._successor.pid)
         try:
             await self._successor.ready()

@@ -4,7 +4,8 @@ The old supervisor starts its own command line again, with its listening sockets
 line. The new one serves beside it first, then says that it is ready; the old one answers, and from
 then on only ends what it has under way. If the new program ends or says what is wrong with it
 before that, nothing has happened. While both are there the line stays: when its new end closes,
-the new supervisor is stopping, and the old one hurries too.
+the new supervisor is stopping, and the old one hurries too. A third program is handed the second's
+end as well, so that the second may end without hurrying the first.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 log = logging.getLogger("balanceme")
 
-# Holds the number of the descriptor of a new supervisor's end of the line.
+# Holds the descriptors of a new supervisor's ends: of the line to the one that started it, then of
+# the lines to those before that may still be finishing. 7,9
 VARIABLE = "BALANCEME_UPGRADE"
 # How long a new program may take until it serves, and the old one to answer, in seconds.
 PREPARATION = 30.0
@@ -36,17 +38,23 @@ class UpgradeError(Exception):
 class Successor:
     """The new program, seen by the old supervisor."""
 
-    def __init__(self, environ: Mapping[str, str], files: Sequence[int]) -> None:
-        """Start it, with these descriptors open under the same numbers; raises UpgradeError."""
+    def __init__(
+        self, environ: Mapping[str, str], files: Sequence[int], lines: Sequence[int] = ()
+    ) -> None:
+        """Start it, with these descriptors open under the same numbers; raises UpgradeError.
+
+        ``lines`` are those to our own predecessors.
+        """
         self._line, theirs = socket.socketpair()
         self._line.settimeout(0)
         clean = {key: value for key, value in environ.items() if key not in _PERSONAL}
-        clean[VARIABLE] = str(theirs.fileno())
+        handed = [theirs.fileno(), *lines]
+        clean[VARIABLE] = ",".join(map(str, handed))
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 [sys.executable, *sys.orig_argv[1:]],
                 env=clean,
-                pass_fds=[theirs.fileno(), *files],
+                pass_fds=[*handed, *files],
             )
         except OSError as error:
             self._line.close()
@@ -116,9 +124,17 @@ class Predecessor:
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         """Read what the old one left; the variable goes, so that no other process takes it up."""
-        self._line = socket.socket(fileno=int(environ.pop(VARIABLE)))
-        self._line.set_inheritable(False)
-        self._line.settimeout(ANSWER)
+        self._line, *self._earlier = [
+            socket.socket(fileno=int(number)) for number in environ.pop(VARIABLE).split(",")
+        ]
+        for line in (self._line, *self._earlier):
+            line.set_inheritable(False)
+            line.settimeout(ANSWER)
+
+    @property
+    def lines(self) -> list[int]:
+        """The descriptors of the lines to all who may still be finishing."""
+        return [line.fileno() for line in (self._line, *self._earlier) if not _is_closed(line)]
 
     @classmethod
     def found(cls, environ: MutableMapping[str, str]) -> "Predecessor | None":
@@ -144,5 +160,17 @@ class Predecessor:
             log.warning("the former supervisor can't be told: %s", error)
 
     def hurry(self) -> None:
-        """We stop, and so shall it."""
-        self._line.close()
+        """We stop, and so shall it, and whoever finishes since before it."""
+        for line in (self._line, *self._earlier):
+            line.close()
+
+
+def _is_closed(line: socket.socket) -> bool:
+    """Whether the other end is closed: nobody there says anything once we have taken over."""
+    line.settimeout(0)
+    try:
+        return not line.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
