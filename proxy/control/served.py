@@ -274,6 +274,12 @@ class Served:
         close_all(self.holdings.sockets.values())
         self.workers.stop(timeout)
 
+    def cut(self) -> None:
+        """End all workers at once."""
+        self.stop(0)
+        for worker in self.workers.all:
+            self.workers.kill(worker)
+
     def leave(self) -> None:
         """Let those before us know that they shall send no more clients."""
         self.cluster.board.leaving = True

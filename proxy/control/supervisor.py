@@ -42,6 +42,8 @@ log = logging.getLogger("balanceme")
 
 # How often certificate files are looked at, in seconds, with reload_certificates: auto.
 CERTIFICATE_WATCH = 2.0
+# How long a stop at once may take to leave no process, port or file behind, in seconds.
+LAST_SECONDS = 3.0
 
 
 class Service(Protocol):
@@ -83,6 +85,8 @@ class Supervisor:
         self._loop = loop
         self._environ = environ
         self._phase = Phase.STARTING
+        # the exit status
+        self._status = 0
         self._started = time.time()
         self._predecessor = predecessor
         self._successor: Successor | None = None
@@ -114,7 +118,7 @@ class Supervisor:
                 self._fork(number)
             self._loop.run_until_complete(self._until_something_changes())
         self._loop.run_until_complete(self._end())
-        return 0
+        return self._status
 
     async def _start_services(self, *, takes_over: bool) -> None:
         pid_file = self._served.settings.pid_file
@@ -302,10 +306,11 @@ class Supervisor:
             self._successor.drop("balanceme stops")  # lest somebody serves on who was told to stop
         if at_once:
             log.warning("stopped at once: what was under way is lost")
-            for worker in self._served.workers.all:
-                self._served.workers.kill(worker)
-            os._exit(1)
-        if self._phase is Phase.FOLLOWED:
+            self._phase = Phase.STOPPING
+            self._status = 1
+            self._served.cut()
+            self._loop.call_later(LAST_SECONDS, os._exit, 1)
+        elif self._phase is Phase.FOLLOWED:
             self._stop_workers()
         elif self._phase not in (Phase.LEAVING, Phase.STOPPING):
             leave = self._served.settings.leave_before_stop
@@ -317,6 +322,8 @@ class Supervisor:
             self._loop.call_later(leave, self._stop_workers)
 
     def _stop_workers(self) -> None:
+        if self._phase is Phase.STOPPING:
+            return
         self._phase = Phase.STOPPING
         if self._predecessor is not None:
             self._predecessor.hurry()
