@@ -71,8 +71,9 @@ class Notify:
         self._send("WATCHDOG=1")
 
     def main_pid(self, pid: int) -> None:
-        """Another process is the service from now on; what we say afterwards isn't heard."""
+        """Another process is the service from now on; nothing more is said by this one."""
         self._send(f"MAINPID={pid}")
+        self._address = None  # a STOPPING=1 of ours could be taken for the service's
 
     def _send(self, *lines: str) -> None:
         if self._address is None:

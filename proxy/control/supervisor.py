@@ -42,6 +42,8 @@ log = logging.getLogger("balanceme")
 
 # How often certificate files are looked at, in seconds, with reload_certificates: auto.
 CERTIFICATE_WATCH = 2.0
+# How often whoever asks systemd is told how it goes, in seconds.
+STATUS_INTERVAL = 10.0
 # How long a stop at once may take to leave no process, port or file behind, in seconds.
 LAST_SECONDS = 3.0
 
@@ -159,6 +161,27 @@ class Supervisor:
         )
         log.info("%s", text)
         self._notify.ready(text)
+        self._say_alive()
+        self._loop.call_later(STATUS_INTERVAL, self._say_how)
+
+    def _say_alive(self) -> None:
+        """The watchdog bites when this loop stands still."""
+        interval = self._notify.watchdog_interval
+        if interval is not None:
+            self._notify.watchdog()
+            self._loop.call_later(interval, self._say_alive)
+
+    def _say_how(self) -> None:
+        if self._phase is Phase.SERVING:
+            self._notify.status(self._in_numbers())
+            self._loop.call_later(STATUS_INTERVAL, self._say_how)
+
+    def _in_numbers(self) -> str:
+        workers = self._served.workers_as_json()
+        connections, requests = (
+            sum(each[count] for each in workers) for count in ("connections", "requests")
+        )
+        return f"serving: {connections} connections, {requests} requests, {len(workers)} workers"
 
     async def _end(self) -> None:
         for service in self._services:
@@ -252,7 +275,8 @@ class Supervisor:
             log.error("nothing is reloaded")  # noqa: TRY400 - as above
             raise
         finally:
-            self._notify.ready("serving")
+            if self._phase is Phase.SERVING:
+                self._notify.ready(self._in_numbers())
         self._sink.replace(os.dup(self._served.holdings.logs.log))
         start_logging(self._served.settings.log, self._sink)
         for line in words:

@@ -45,6 +45,17 @@ def test_messages(manager: socket.socket, said: Said, heard: bytes) -> None:
     assert manager.recv(1000) == heard
 
 
+def test_nothing_after_another_one(manager: socket.socket) -> None:
+    """Who has named another process for the service says nothing more of it."""
+    notify = Notify(environ(manager))
+    notify.main_pid(4711)
+    assert manager.recv(1000) == b"MAINPID=4711"
+    notify.stopping("the end")
+    notify.watchdog()
+    with pytest.raises(BlockingIOError):
+        manager.recv(1000)
+
+
 def test_reloading_tells_the_time(manager: socket.socket) -> None:
     """A reload's begin is told on the monotonic clock, in microseconds."""
     before = time.monotonic_ns() // 1000
