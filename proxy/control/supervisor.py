@@ -140,9 +140,12 @@ class Supervisor:
         """Start a worker; only the supervisor returns."""
         ours, theirs = channel_pair()
         start = self._served.start_of(number, theirs)
+        # Until the child has its own handlers: a Ctrl-C for all would reach us through it as well.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, worker_process.IGNORED)
         pid = os.fork()
         if pid == 0:
             worker_process.run(start)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         now = time.monotonic()
         self._served.workers.forked(WorkerHandle(number, pid, ours, self._served.generation, now))

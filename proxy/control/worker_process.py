@@ -44,7 +44,7 @@ SLACK = 2
 # Seconds since its last heartbeat after which nobody waits for a worker.
 ALIVE = 2.0
 # The supervisor's signals; a terminal or a service manager may send them to all its processes.
-_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 LogSettings = tuple[Log, AccessLogSettings | None]
@@ -78,8 +78,9 @@ def run(start: Start) -> NoReturn:
         if start.account is not None:
             drop(start.account)
         signal.set_wakeup_fd(-1)
-        for number in _IGNORED:
+        for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         loop = uvloop.new_event_loop()
         asyncio.set_event_loop(loop)
