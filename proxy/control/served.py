@@ -231,7 +231,7 @@ class Served:
         former = self.holdings.logs
         self.holdings.logs = open_logs(self.settings)
         former.close()
-        for worker in self.workers.current:
+        for worker in self.workers.all:
             self._send_logs(worker)
 
     def _send_logs(self, worker: WorkerHandle) -> None:

@@ -96,10 +96,10 @@ class Supervisor:
         handed = by_address([*from_systemd(environ), *from_upgrade(environ)])
         settings = config_file.load(file)
         holdings = hold(settings, handed)
-        close_unwanted(handed, holdings.sockets.values())
         self._sink = LineSink(os.dup(holdings.logs.log), "log")
         self._sink.call_later = loop.call_later
         start_logging(settings.log, self._sink)
+        close_unwanted(handed, holdings.sockets.values())
         self._changed = asyncio.Event()
         self._served = Served(loop, holdings, self._changed.set)
         self._pid_file: PidFile | None = None
@@ -126,8 +126,13 @@ class Supervisor:
         pid_file = self._served.settings.pid_file
         if pid_file is not None:
             self._pid_file = PidFile(pid_file, os.getppid() if takes_over else None)
-        for service in self._services:
-            await service.start(self, takes_over=takes_over)
+        try:
+            for service in self._services:
+                await service.start(self, takes_over=takes_over)
+        except ConfigError:
+            if self._pid_file is not None:
+                self._pid_file.remove()
+            raise
 
     async def _until_something_changes(self) -> None:
         await self._changed.wait()
