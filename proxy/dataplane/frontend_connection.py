@@ -33,6 +33,9 @@ LINGER = 2.0
 TLS_LINGER = 15.0
 # The longest that the end of a TLS connection may take; what waits to be written goes first.
 TLS_SHUTDOWN = 60.0
+# For how many seconds since the last one a kept connection takes another request although it is to
+# close: that one may be on its way, and would be lost. Precedent: nginx, keepalive_min_timeout.
+LAST_REQUEST = 1.0
 # How often, in seconds, it is looked whether a client is there that isn't read from.
 LOOK = 1.0
 # Requests that are answered by ourselves in a row, before others get their turn (H38).
@@ -307,7 +310,9 @@ class FrontendConnection(asyncio.Protocol):
             return
         self.phase = IDLE
         if not self.blocked:
-            self.deadline = now + self.frontend.timeouts.keep_alive
+            timeout = self.frontend.timeouts.keep_alive
+            # The client was told that it may go on, before we knew that we close.
+            self.deadline = now + (timeout if self.may_keep else min(timeout, LAST_REQUEST))
         if not self.gate.open:
             self.gate.release(Hold.PIPELINED | Hold.CONNECTING | Hold.OTHER_SIDE_SLOW)
         if (self._buffer or self.half_closed) and not self._reading:
@@ -374,9 +379,14 @@ class FrontendConnection(asyncio.Protocol):
             self.transport.abort()
 
     def close_when_idle(self) -> None:
-        """The worker stops: close now, or after the exchange under way."""
+        """Nothing more is accepted here: close after the request that has begun, or may have."""
         self.may_keep = False
-        if self.phase in BETWEEN:
+        if self.phase is not IDLE:
+            return
+        timeouts = self.frontend.timeouts
+        since = self.deadline - (timeouts.keep_alive if self.served else timeouts.head)
+        self.deadline = min(self.deadline, since + LAST_REQUEST)
+        if self.blocked or self.deadline <= self.frontend.clock.monotonic():
             self.close()
 
     def send_away(self) -> None:

@@ -5,7 +5,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from proxy.dataplane.frontend_connection import LINGER, TLS_LINGER, FrontendConnection
+from proxy.dataplane.frontend_connection import (
+    LAST_REQUEST,
+    LINGER,
+    TLS_LINGER,
+    FrontendConnection,
+)
 from tests.dataplane.conftest import MakeStage
 from tests.dataplane.messages import (
     CHUNKED,
@@ -584,6 +589,7 @@ def test_graceful_stop(stage: Stage) -> None:
     idle, begun, busy = (stage.client() for _ in range(3))
     serve(stage, idle)
     begun.send(b"GET ")
+    stage.advance(LAST_REQUEST)
     busy.send(request() + request())
     member = stage.accept("server2")
     stage.stop()
@@ -594,6 +600,40 @@ def test_graceful_stop(stage: Stage) -> None:
     assert CLOSE in busy.take()
     assert busy.ends == ["eof"]
     assert len(stage.log.lines) == 2
+
+
+def test_request_that_meets_the_stop(stage: Stage) -> None:
+    """A request that was on its way when the stop began is served, and told that it is the last."""
+    kept, new, begun, silent = (stage.client() for _ in range(4))
+    serve(stage, kept)
+    begun.send(NOT_FOUND[:9])
+    stage.stop()
+    for client, data in ((kept, NOT_FOUND), (new, NOT_FOUND), (begun, NOT_FOUND[9:])):
+        assert client.ends == []
+        client.send(data)
+        assert CLOSE in client.take()
+        assert client.ends == ["eof"]
+    stage.advance(LAST_REQUEST)
+    assert silent.ends == ["eof"]
+
+
+def test_answer_that_meets_the_stop(stage: Stage) -> None:
+    """Who was told that the connection is kept, and then the stop began, may ask once more."""
+    client, silent = stage.client(), stage.client()
+    members = []
+    for each, name in ((client, "server1"), (silent, "server2")):
+        each.send(request())
+        members.append(stage.accept(name))
+        members[-1].send(response(fields=length(b"ab"), body=None) + b"a")
+        assert CLOSE not in each.take()
+    stage.stop()
+    for member in members:
+        member.send(b"b")
+    assert client.ends == silent.ends == []
+    client.send(NOT_FOUND)
+    assert CLOSE in client.take()
+    stage.advance(LAST_REQUEST)
+    assert silent.ends == ["eof"]
 
 
 @pytest.mark.parametrize(
