@@ -8,9 +8,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 
 log = logging.getLogger("balanceme")
+
+# How often whoever asks systemd is told how it goes, in seconds.
+STATUS_INTERVAL = 10.0
 
 
 class Notify:
@@ -69,6 +72,12 @@ class Notify:
     def watchdog(self) -> None:
         """We are alive; due every ``watchdog_interval``."""
         self._send("WATCHDOG=1")
+
+    def watchdog_begins(self, call_later: Callable[..., object]) -> None:
+        """Call ``watchdog`` when it is due from now on, as long as an event loop turns."""
+        if self.watchdog_interval is not None:
+            self.watchdog()
+            call_later(self.watchdog_interval, self.watchdog_begins, call_later)
 
     def main_pid(self, pid: int) -> None:
         """Another process is the service from now on; nothing more is said by this one."""

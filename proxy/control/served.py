@@ -307,6 +307,14 @@ class Served:
             )
         return told
 
+    def in_numbers(self) -> str:
+        """How much is served, for one line."""
+        workers = self.workers_as_json()
+        connections, requests = (
+            sum(each[count] for each in workers) for count in ("connections", "requests")
+        )
+        return f"serving: {connections} connections, {requests} requests, {len(workers)} workers"
+
     async def count_sessions(self) -> dict[MemberName, int]:
         """How many sessions are alive on each member, over all workers."""
         for worker in self.workers.serving:

@@ -21,7 +21,7 @@ from proxy.control.channel import channel_pair
 from proxy.control.commands import CommandError, Commands
 from proxy.control.holdings import hold
 from proxy.control.log_files import LineSink
-from proxy.control.notify import Notify
+from proxy.control.notify import STATUS_INTERVAL, Notify
 from proxy.control.operator_log import start_logging
 from proxy.control.served import Served
 from proxy.control.sockets import (
@@ -42,8 +42,6 @@ log = logging.getLogger("balanceme")
 
 # How often certificate files are looked at, in seconds, with reload_certificates: auto.
 CERTIFICATE_WATCH = 2.0
-# How often whoever asks systemd is told how it goes, in seconds.
-STATUS_INTERVAL = 10.0
 # How long a stop at once may take to leave no process, port or file behind, in seconds.
 LAST_SECONDS = 3.0
 
@@ -169,27 +167,13 @@ class Supervisor:
         )
         log.info("%s", text)
         self._notify.ready(text)
-        self._say_alive()
+        self._notify.watchdog_begins(self._loop.call_later)
         self._loop.call_later(STATUS_INTERVAL, self._say_how)
-
-    def _say_alive(self) -> None:
-        """The watchdog bites when this loop stands still."""
-        interval = self._notify.watchdog_interval
-        if interval is not None:
-            self._notify.watchdog()
-            self._loop.call_later(interval, self._say_alive)
 
     def _say_how(self) -> None:
         if self._phase is Phase.SERVING:
-            self._notify.status(self._in_numbers())
+            self._notify.status(self._served.in_numbers())
             self._loop.call_later(STATUS_INTERVAL, self._say_how)
-
-    def _in_numbers(self) -> str:
-        workers = self._served.workers_as_json()
-        connections, requests = (
-            sum(each[count] for each in workers) for count in ("connections", "requests")
-        )
-        return f"serving: {connections} connections, {requests} requests, {len(workers)} workers"
 
     async def _end(self) -> None:
         for service in self._services:
@@ -284,7 +268,7 @@ class Supervisor:
             raise
         finally:
             if self._phase is Phase.SERVING:
-                self._notify.ready(self._in_numbers())
+                self._notify.ready(self._served.in_numbers())
         self._sink.replace(os.dup(self._served.holdings.logs.log))
         start_logging(self._served.settings.log, self._sink)
         for line in words:
