@@ -61,6 +61,16 @@ class AdminServer:
         await self._runner.setup()
         await web.SockSite(self._runner, listening).start()
 
+    async def take_back(self) -> None:
+        """Answer on the path again if another one had taken it over, and is gone.
+
+        Raises SocketError.
+        """
+        if self._runner is not None and not self._control_socket.is_in_place:
+            # Whoever is connected to the former one is still answered there.
+            listening = await self._control_socket.open(takes_over=True)
+            await web.SockSite(self._runner, listening).start()
+
     async def stop(self) -> None:
         """Close everything; the file goes unless another one has taken the path over."""
         runner, self._runner = self._runner, None

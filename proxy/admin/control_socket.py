@@ -101,6 +101,14 @@ class ControlSocket:
             reason = error.strerror or error
             raise SocketError(f"no socket can be made at {self.path}: {reason}") from error
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the path leads to us."""
+        try:
+            return _identity(self.path) == self._placed
+        except FileNotFoundError:
+            return False
+
     async def remove(self) -> None:
         """Take the file away if it is still ours; call it while the socket is open."""
         # An open socket keeps its file's inode, so no other file can have the number.

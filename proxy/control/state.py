@@ -44,14 +44,24 @@ class PidFile:
         """
         self._path = Path(path)
         self._pid = os.getpid()
+        self._descriptor = self._open(predecessor)
+
+    def _open(self, predecessor: int | None) -> int:
+        path = self._path
         try:
-            self._descriptor = self._take(predecessor)
+            return self._take(predecessor)
         except OSError as error:
             text = f"{path} can't be written: {error.strerror}"
             if isinstance(error, FileNotFoundError):
                 text += f"; make the folder {self._path.parent} first (under systemd,"
                 text += " RuntimeDirectory= does)"
             raise ConfigError([Mistake(("pid_file",), text)]) from error
+
+    def take_back(self) -> None:
+        """Take it again if another one had taken it over, and is gone; raises ConfigError."""
+        if not _is_file(self._path, self._descriptor):
+            former, self._descriptor = self._descriptor, self._open(None)
+            os.close(former)
 
     def remove(self) -> None:
         """Remove the file, unless it is another's by now: an upgrade's, or a child asks."""

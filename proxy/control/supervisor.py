@@ -52,6 +52,9 @@ class Service(Protocol):
     async def start(self, commands: Commands, *, takes_over: bool) -> None:
         """Begin; raises ConfigError if it can't. ``takes_over``: another program's has to go."""
 
+    async def take_back(self) -> None:
+        """Begin again if another program had taken over, and is gone; raises ConfigError."""
+
     async def stop(self) -> None:
         """End."""
 
@@ -85,8 +88,7 @@ class Supervisor:
         self._loop = loop
         self._environ = environ
         self._phase = Phase.STARTING
-        # the exit status
-        self._status = 0
+        self._exit_status = 0
         self._started = time.time()
         self._predecessor = predecessor
         self._successor: Successor | None = None
@@ -118,7 +120,7 @@ class Supervisor:
                 self._fork(number)
             self._loop.run_until_complete(self._until_something_changes())
         self._loop.run_until_complete(self._end())
-        return self._status
+        return self._exit_status
 
     async def _start_services(self, *, takes_over: bool) -> None:
         pid_file = self._served.settings.pid_file
@@ -308,8 +310,19 @@ class Supervisor:
             await self._successor.ready()
         except UpgradeError:
             self._successor = None
+            await self._take_back()
             raise
         return self._successor
+
+    async def _take_back(self) -> None:
+        # It may have ended between taking what there is once and saying so.
+        try:
+            if self._pid_file is not None:
+                self._pid_file.take_back()
+            for service in self._services:
+                await service.take_back()
+        except ConfigError as error:
+            log.error("not taken back from the new program: %s", error)  # noqa: TRY400 - as above
 
     def _hurry(self) -> None:
         """The program that followed us stops, or is gone."""
@@ -323,7 +336,7 @@ class Supervisor:
         if at_once:
             log.warning("stopped at once: what was under way is lost")
             self._phase = Phase.STOPPING
-            self._status = 1
+            self._exit_status = 1
             self._served.cut()
             self._loop.call_later(LAST_SECONDS, os._exit, 1)
         elif self._phase is Phase.FOLLOWED:
