@@ -129,9 +129,15 @@ class Program(Proxy):
 
     def ended(self, seconds: float = PATIENCE) -> int:
         """The first supervisor's exit status, and until all processes are gone."""
+        self._ended_by_test = True
         status = self.wait(seconds)
         until(lambda: not self.all, "all processes are gone", seconds)
         return status
+
+    def ended_first(self) -> int:
+        """The first supervisor's exit status, whoever serves now."""
+        self._ended_by_test = True
+        return self.wait()
 
     def stop(self) -> list[str]:
         """End all of its processes; what was wrong with them until then."""
