@@ -45,6 +45,8 @@ MANY = 1_000_000
 OTHER_FILES = 64
 # How often, in seconds, a worker that stops looks whether it may end.
 STOP_STEP = 0.05
+# How long before that, in seconds, the last who waits for news is sent away.
+LAST_ANSWERS = 1.0
 # Turns of the event loop until a connection that was aborted, TLS or not, is gone.
 TURNS = 10
 
@@ -303,7 +305,10 @@ class Worker:
         self.hurry(allowed)
         most = 0
         while self.is_busy and (left := self._end - self.clock.monotonic()) > 0:
-            most = self._send_away(most, left / self._stop_timeout)
+            # The last one has time for its answer as well, which is more than a cut.
+            spare = min(self._stop_timeout / 10, LAST_ANSWERS)
+            share = max(left - spare, 0) / (self._stop_timeout - spare)
+            most = self._send_away(most, share)
             await asyncio.sleep(STOP_STEP)
         for connection in list(self.connections):
             connection.abort()
