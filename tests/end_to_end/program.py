@@ -53,7 +53,8 @@ class Program(Proxy):
         self, environ: Mapping[str, str] | None = None, words: Sequence[str] = (), **others: Any
     ) -> "Program":
         """Run it, and don't wait; behind the command ``words`` if there are."""
-        self.configure()
+        if not self.config.exists():
+            self.configure()
         with self._stdout.open("ab") as out, self._stderr.open("ab") as err:
             command = [*words, sys.executable, str(self.script), "run", str(self.config)]
             command += ["--socket", str(self.socket)]
@@ -167,6 +168,11 @@ class Program(Proxy):
 def ignores(pid: int, number: int) -> bool:
     """Whether a process ignores a signal."""
     return _in_mask(pid, "SigIgn", number)
+
+
+def blocks(pid: int, number: int) -> bool:
+    """Whether a signal has to wait."""
+    return _in_mask(pid, "SigBlk", number)
 
 
 def handles(pid: int, number: int) -> bool:
