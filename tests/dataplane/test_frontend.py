@@ -585,21 +585,34 @@ def test_both_sides_slow(stage: Stage) -> None:
 
 
 def test_graceful_stop(stage: Stage) -> None:
-    """A stop closes idle connections at once and others after their exchange, which says so."""
+    """A stop closes idle connections at once and others after their request, which says so."""
     idle, begun, busy = (stage.client() for _ in range(3))
-    serve(stage, idle)
-    begun.send(b"GET ")
+    first = serve(stage, idle)
+    begun.send(request()[:4])
     stage.advance(LAST_REQUEST)
     busy.send(request() + request())
     member = stage.accept("server2")
     stage.stop()
     assert idle.ends == ["eof"]
-    assert begun.ends == ["eof"]
-    assert busy.ends == []
+    assert (begun.ends, busy.ends) == ([], [])
     member.send(response(body=b"x"))
     assert CLOSE in busy.take()
     assert busy.ends == ["eof"]
-    assert len(stage.log.lines) == 2
+    begun.send(request()[4:])
+    first.send(response(body=b"y"))
+    assert CLOSE in begun.take()
+    assert begun.ends == ["eof"]
+    assert len(stage.log.lines) == 3
+
+
+def test_graceful_stop_waits_for_no_head(stage: Stage) -> None:
+    """A head that doesn't come to its end has its usual time, and no more."""
+    begun = stage.client()
+    begun.send(request()[:4])
+    stage.stop()
+    stage.advance(20)
+    assert begun.take().startswith(b"HTTP/1.1 408 ")
+    assert begun.ends == ["eof"]
 
 
 def test_request_that_meets_the_stop(stage: Stage) -> None:
