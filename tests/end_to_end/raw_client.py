@@ -76,6 +76,12 @@ class RawClient:
             raise
         self._socket.setblocking(False)
 
+    @property
+    def port(self) -> int:
+        """Its own port."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
     # --- bytes -----------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:

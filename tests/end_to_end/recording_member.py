@@ -7,7 +7,7 @@ A script is the list of what the member does for one request, after it read the 
 
 * bytes are sent as they are, after ``@SELF@``, ``@HOST@`` and ``@OTHER@`` in the head were filled
   in: the member's address with and without port, the other member's address;
-* a number is a pause in seconds;
+* a number is a pause in seconds, a ``threading.Event`` one until the test sets it;
 * a ``Do`` is anything else: read the body, close, reset, echo.
 
 A script without ``READ_BODY`` or ``LEAVE_BODY`` reads the body first, and sends ``100 Continue``
@@ -38,7 +38,8 @@ class Do(Enum):
     WAIT_CLOSE = "wait until the other side closes"
 
 
-Script = Sequence[bytes | float | Do]
+Step = bytes | float | Do | threading.Event
+Script = Sequence[Step]
 
 
 class GoneError(Exception):
@@ -233,6 +234,8 @@ class RecordingMember:
             elif isinstance(step, Do):
                 if not self._do(step, wire, seen):
                     return False
+            elif isinstance(step, threading.Event):
+                step.wait(_IDLE_LIMIT)
             else:
                 time.sleep(step)
         return True

@@ -32,21 +32,21 @@ from tests.end_to_end.conftest import (
     until,
 )
 from tests.end_to_end.raw_client import End, RawClient, Response
-from tests.end_to_end.recording_member import Do, RecordingMember, Script, answer
+from tests.end_to_end.recording_member import Do, RecordingMember, Script, Step, answer
 
 pytestmark = pytest.mark.slow
 
 OK = b"HTTP/1.1 200 OK"
 
 
-class Turns(list[bytes | float | Do]):
+class Turns(list[Step]):
     """A script that is another one each time it is played; the last one stays."""
 
     def __init__(self, *scripts: Script) -> None:
         super().__init__([0.0])
         self._scripts = [*scripts]
 
-    def __iter__(self) -> Iterator[bytes | float | Do]:
+    def __iter__(self) -> Iterator[Step]:
         return iter(self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0])
 
 
