@@ -7,7 +7,7 @@ else that can't, and then nothing new stays open.
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ from proxy.control.certificate_files import (
 from proxy.control.log_files import open_log
 from proxy.control.sockets import Address, bind, close_all
 from proxy.core.errors import ConfigError, Mistake
-from proxy.core.settings import Settings
+from proxy.core.settings import Settings, Tls
 
 
 class Logs(NamedTuple):
@@ -116,6 +116,28 @@ def read_keys(settings: Settings) -> dict[str, tuple[KeyMaterial, ...]]:
     if mistakes:
         raise ConfigError(mistakes)
     return keys
+
+
+def renewed(
+    former: Holdings, settings: Settings, keys: Mapping[str, Sequence[KeyMaterial]]
+) -> list[str]:
+    """Certificates whose files have the same names as before, and other content; in words."""
+    before = {
+        (frontend.listen, _files(tls)): material
+        for frontend in former.settings.frontends
+        for tls, material in zip(frontend.certificates, former.keys[frontend.listen], strict=True)
+    }
+    return [
+        f"frontends {frontend.listen} tls: the files of {tls.certificate} have changed,"
+        " and are read anew"
+        for frontend in settings.frontends
+        for tls, material in zip(frontend.certificates, keys[frontend.listen], strict=True)
+        if before.get((frontend.listen, _files(tls)), material) != material
+    ]
+
+
+def _files(tls: Tls) -> tuple[str | None, ...]:
+    return tls.certificate, tls.key, tls.password_file
 
 
 def open_logs(settings: Settings) -> Logs:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from proxy.control.accounts import resolve
@@ -18,7 +18,7 @@ from proxy.control.certificate_files import Stamp
 from proxy.control.channel import Channel, Kind, Message
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
-from proxy.control.holdings import Holdings, hold, open_logs, read_keys, stamp_of
+from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
 from proxy.control.plan import Plan
 from proxy.control.scoreboard import WorkerCounters
 from proxy.control.sockets import by_address, close_all
@@ -156,21 +156,15 @@ class Served:
             keys = read_keys(settings)
             moves = any(each.moves for each in found)
             words = in_words(found, await self.count_sessions() if moves else {})
-            renewed = list(self._renewed(keys))
-            if renewed:
-                words = [*(words if found else []), *renewed]
+            read_anew = renewed(self.holdings, settings, keys)
+            if read_anew:
+                words = [*(words if found else []), *read_anew]
             if self.workers.stopping:
                 raise CommandError("there is no reload any more: balanceme stops")
             if not dry_run:
                 available = by_address(self.holdings.sockets.values())
                 await self._put_in_force(hold(settings, available))
             return words
-
-    def _renewed(self, keys: Mapping[str, object]) -> Iterable[str]:
-        for listen, found in keys.items():
-            before = self.holdings.keys.get(listen)
-            if before is not None and before != found:
-                yield f"frontends {listen} tls: certificate files have changed, and are read anew"
 
     async def _put_in_force(self, holdings: Holdings) -> None:
         """Let all workers swap; those that can't are replaced. Nothing is left to fail here."""
