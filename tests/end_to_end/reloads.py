@@ -7,6 +7,7 @@ the inode of its socket.
 
 import copy
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,11 +82,22 @@ def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]
 
 def worker_of(proxy: Proxy, client: RawClient) -> int:
     """The process id of the worker that has a client; 0 while it isn't accepted."""
-    inode = accepted().get(client.port)
+    return worker_at(proxy, client.port)
+
+
+def worker_at(proxy: Proxy, port: int) -> int:
+    """The same by the client's port."""
+    inode = accepted().get(port)
     for pid in proxy.workers:
         if inode is not None and f"socket:[{inode}]" in _links(pid):
             return pid
     return 0
+
+
+def port_of(sock: socket.socket) -> int:
+    """A client's port."""
+    port: int = sock.getsockname()[1]
+    return port
 
 
 def accepted_by(proxy: Proxy, client: RawClient) -> int:
