@@ -147,24 +147,24 @@ class Served:
     # --- reload --------------------------------------------------------------------------------
 
     async def reload(self, settings: Settings, *, dry_run: bool) -> list[str]:
-        """Put settings in force; what changes, in words. Raises ConfigError; then nothing has.
+        """Put settings in force; what changes, in words.
 
-        Raises CommandError if it has stopped meanwhile.
+        Raises ConfigError with everything that can't be had, and CommandError when it is too
+        late; then nothing has changed.
         """
         async with self._reloading:
             found = differences(self.settings, settings)
-            keys = read_keys(settings)
             moves = any(each.moves for each in found)
             words = in_words(found, await self.count_sessions() if moves else {})
-            read_anew = renewed(self.holdings, settings, keys)
-            if read_anew:
-                words = [*(words if found else []), *read_anew]
             if self.workers.stopping:
-                raise CommandError("there is no reload any more: balanceme stops")
-            if not dry_run:
-                available = by_address(self.holdings.sockets.values())
-                await self._put_in_force(hold(settings, available))
-            return words
+                raise CommandError("there is no reload while balanceme is stopping")
+            former, available = self.holdings, by_address(self.holdings.sockets.values())
+            holdings = None if dry_run else hold(settings, available)
+            keys = read_keys(settings) if holdings is None else holdings.keys
+            read_anew = renewed(former, settings, keys)
+            if holdings is not None:
+                await self._put_in_force(holdings)
+            return [*(words if found else []), *read_anew] if read_anew else words
 
     async def _put_in_force(self, holdings: Holdings) -> None:
         """Let all workers swap; those that can't are replaced. Nothing is left to fail here."""

@@ -227,7 +227,7 @@ class Supervisor:
         except ConfigError:
             pass  # it is in the log already
         except CommandError as error:
-            log.warning("no reload: %s", error)
+            log.warning("nothing is reloaded: %s", error)
 
     async def _upgrade_on_signal(self) -> None:
         try:

@@ -114,7 +114,7 @@ class Case:
     last_word: str
 
 
-NO_RELOAD = "WARNING no reload: there is no reload while balanceme is "
+NO_RELOAD = "WARNING nothing is reloaded: there is no reload while balanceme is "
 NO_UPGRADE = "ERROR no upgrade: there is no upgrade while balanceme is "
 REOPENED = "logs are opened anew"
 CASES = [
