@@ -59,15 +59,11 @@ def generations(proxy: Proxy) -> set[int]:
     return {found["generation"], *(worker["generation"] for worker in found["workers"])}
 
 
-def command(
-    proxy: Proxy, *words: str, wait: bool = True
-) -> "subprocess.CompletedProcess[str] | subprocess.Popen[str]":
-    """``balanceme WORDS`` for this proxy: ended, or with ``wait=False`` begun."""
+def begun(proxy: Proxy, *words: str) -> "subprocess.Popen[str]":
+    """``balanceme WORDS`` for this proxy, which has begun."""
     line = [sys.executable, "-m", "proxy", *words, "--socket", str(proxy.socket)]
-    process = subprocess.Popen(
-        line, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    return ended(process) if wait else process
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=ROOT, text=True, stdout=pipe, stderr=pipe)
 
 
 def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
@@ -75,6 +71,11 @@ def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def command(proxy: Proxy, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The same, from its begin to its end."""
+    return ended(begun(proxy, *words))
 
 
 # --- workers -------------------------------------------------------------------------------------
