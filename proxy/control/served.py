@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from proxy.control.accounts import resolve
 from proxy.control.certificate_files import Stamp
@@ -278,36 +278,6 @@ class Served:
         """Let those before us know that they shall send no more clients."""
         self.cluster.board.leaving = True
         self.workers.nudge()
-
-    # --- what people see -----------------------------------------------------------------------
-
-    def workers_as_json(self) -> list[dict[str, Any]]:
-        """The workers in their slots."""
-        now, wall = time.monotonic(), time.time()
-        told = []
-        for worker in self.workers.current:
-            counters = self.cluster.board.worker(worker.number)
-            told.append(
-                {
-                    "number": worker.number + 1,
-                    "pid": worker.pid,
-                    "phase": worker.phase.value,
-                    "generation": worker.generation,
-                    "connections": int(counters.connections),
-                    "requests": int(counters.exchanges),
-                    "started": wall - (now - worker.started),
-                    "heartbeat": round(now - counters.heartbeat, 3),
-                }
-            )
-        return told
-
-    def in_numbers(self) -> str:
-        """How much is served, for one line."""
-        workers = self.workers_as_json()
-        connections, requests = (
-            sum(each[count] for each in workers) for count in ("connections", "requests")
-        )
-        return f"serving: {connections} connections, {requests} requests, {len(workers)} workers"
 
     async def count_sessions(self) -> dict[MemberName, int]:
         """How many sessions are alive on each member, over all workers."""

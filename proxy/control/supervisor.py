@@ -23,6 +23,7 @@ from proxy.control.holdings import hold
 from proxy.control.log_files import LineSink
 from proxy.control.notify import STATUS_INTERVAL, Notify
 from proxy.control.operator_log import start_logging
+from proxy.control.overview import in_numbers, overview
 from proxy.control.served import Served
 from proxy.control.sockets import (
     by_address,
@@ -174,7 +175,7 @@ class Supervisor:
 
     def _say_how(self) -> None:
         if self._phase is Phase.SERVING:
-            self._notify.status(self._served.in_numbers())
+            self._notify.status(in_numbers(self._served))
             self._loop.call_later(STATUS_INTERVAL, self._say_how)
 
     async def _end(self) -> None:
@@ -270,7 +271,7 @@ class Supervisor:
             raise
         finally:
             if self._phase is Phase.SERVING:
-                self._notify.ready(self._served.in_numbers())
+                self._notify.ready(in_numbers(self._served))
         self._sink.replace(os.dup(self._served.holdings.logs.log))
         start_logging(self._served.settings.log, self._sink)
         for line in words:
@@ -367,24 +368,13 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         """All that is known, ready for JSON."""
-        served = self._served
-        sessions = await served.count_sessions()
-        workers = served.workers_as_json()
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "generation": served.generation,
             "started": self._started,
             "config_file": self._file,
             "phase": self._phase.value,
-            "frontends": [
-                {"listen": each.listen, "tls": bool(each.certificates)}
-                for each in served.settings.frontends
-            ],
-            "connections": sum(each["connections"] for each in workers),
-            "requests": sum(each["requests"] for each in workers),
-            "workers": workers,
-            "balancers": served.cluster.as_json(sessions),
+            **await overview(self._served),
         }
 
 

@@ -28,6 +28,7 @@ from proxy.core.proxy_protocol import Ends
 from proxy.core.settings import OperatorStatus, Settings
 from proxy.dataplane.exchange import LONG_POLL
 from proxy.dataplane.frontend import Frontend
+from proxy.dataplane.frontend_connection import LAST_REQUEST
 from proxy.dataplane.member_connection import MemberConnection
 from proxy.dataplane.pool import MemberPool
 from proxy.dataplane.tls import Certificates
@@ -456,7 +457,7 @@ TWO: dict[str, Any] = {
 
 
 def test_frontend_removed(stage: Stage) -> None:
-    """Its idle clients are closed at once, others after their exchange; its twin's know nothing."""
+    """Its idle clients are closed, others after their request; its twin's know nothing."""
     stage.reload(top=TWO)
     other = stage.worker.frontends[("127.0.0.1:8081", False)]
     idle, begun, busy = (stage.client(frontend=other) for _ in range(3))
@@ -467,7 +468,12 @@ def test_frontend_removed(stage: Stage) -> None:
     member = ask(stage, busy, 2)
     stage.reload()
     assert list(stage.worker.frontends) == [("127.0.0.1:8080", False)]
-    assert [client.ends for client in (idle, begun, busy, stays)] == [["eof"], ["eof"], [], []]
+    served(stage, stays)
+    stage.advance(LAST_REQUEST)
+    assert [client.ends for client in (idle, begun, busy, stays)] == [["eof"], [], [], []]
+    begun.send(b"* HTTP/1.1\r\nHost: proxy.example\r\n\r\n")
+    assert CLOSE in begun.take()
+    assert begun.ends == ["eof"]
     member.send(response())
     assert CLOSE in busy.take()
     assert busy.ends == ["eof"]
@@ -521,6 +527,7 @@ def test_tls_is_another_place(stage: Stage, authority: Authority) -> None:
     assert place == ("127.0.0.1:8080", True) == place_of(stage.settings.frontends[0])
     assert frontend is not plain
     assert (frontend.tls, plain.tls, plain.closing, frontend.closing) == (True, False, True, False)
+    stage.advance(LAST_REQUEST)
     assert client.ends == ["eof"]
     stage.reload()
     assert list(stage.worker.frontends) == [("127.0.0.1:8080", False)]
