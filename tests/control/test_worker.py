@@ -545,24 +545,6 @@ def test_certificates_are_put_behind_the_same_entry(stage: Stage, authority: Aut
     assert stage.worker._security(stage.settings.frontends[0]) == (entry, 20.0)
 
 
-def test_certificate_of_before_a_reload_is_not_misdirected(authority: Authority) -> None:
-    """A connection goes on that was secured by a certificate which was since read anew (H76)."""
-    settings = [authority.tls("one.example"), authority.tls("two.example")]
-    with_tls = Stage(frontend={"tls": settings})
-    try:
-        (frontend,) = with_tls.worker.frontends.values()
-        assert frontend.certificates is not None
-        right = frontend.certificates._find("one.example")
-        wrong = frontend.certificates._find("two.example")
-        assert not frontend.certificates.misdirects(right, b"one.example")
-        assert frontend.certificates.misdirects(wrong, b"one.example")
-        with_tls.reload(frontend={"tls": settings})
-        for context in (right, wrong):
-            assert not frontend.certificates.misdirects(context, b"one.example")
-    finally:
-        with_tls.close()
-
-
 # --- limits for all -------------------------------------------------------------------------------
 
 
