@@ -724,6 +724,7 @@ def living() -> Counter[str]:
     return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, OURS))
 
 
+@pytest.mark.slow
 def test_nothing_grows(make: Callable[..., Stage], authority: Authority) -> None:
     """After many reloads under traffic there is as much as after the first: nothing is kept."""
     elsewhere = living()
