@@ -179,8 +179,10 @@ def _serve(file: str, socket: Path) -> int:
     from proxy.admin.control_socket import SocketError
     from proxy.control import supervisor
     from proxy.control.config_file import report
+    from proxy.control.log_files import take_standard_streams
     from proxy.core.errors import ConfigError
 
+    take_standard_streams()
     try:
         return supervisor.run(file, [AdminServer(socket)])
     except SocketError as error:

@@ -86,11 +86,27 @@ def open_log(path: str, standard: int, key: str) -> int:
         raise ConfigError([Mistake((key, "path"), message)]) from error
 
 
+def take_standard_streams() -> None:
+    """Let nobody else have the numbers of standard streams that are closed.
+
+    The next files that are opened would, and whoever means the stream would write into one of them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # This is the lowest number that is free. For reading only: no log is to take it.
+            os.open(os.devnull, os.O_RDONLY)
+            os.set_inheritable(number, True)  # noqa: FBT003 - has no name
+
+
 def _standard_stream(number: int) -> int:
     """Opened anew if somebody may be slow to read it, else a duplicate.
 
     O_NONBLOCK belongs to what was opened, and that is the shell's as well as ours.
     """
+    if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if stat.S_ISFIFO(os.fstat(number).st_mode) or os.isatty(number):
         # Refused when it belongs to another account: _send_to_foreign is for that.
         with contextlib.suppress(OSError):
