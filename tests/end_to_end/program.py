@@ -65,8 +65,13 @@ class Program(Proxy):
 
     def start(self, environ: Mapping[str, str] | None = None, **others: Any) -> "Program":
         """Run it, and wait until it serves."""
+        before = self.said().count("serving on")
         self.launch(environ, **others)
-        until(lambda: "serving on" in self.said() or not self.alive, "it serves", _START)
+        until(
+            lambda: self.said().count("serving on") > before or not self.alive,
+            "it serves",
+            _START,
+        )
         if not self.alive:
             pytest.fail(f"the proxy ended at its start:\n{self.said()}")
         return self
