@@ -291,6 +291,10 @@ class Served:
         done, _ = await asyncio.wait(waiting, timeout=COUNTING)
         if len(done) < len(waiting):
             log.warning("sessions are counted without %d workers", len(waiting) - len(done))
+            # One that had to stop before it could answer would be waited for each time.
+            silent = [number for number, each in self._counted.items() if not each.done()]
+            for number in silent:
+                del self._counted[number]
         return merge(table for told in done for table in told.result())
 
     def __repr__(self) -> str:
