@@ -143,6 +143,12 @@ class RecordingMember:
         """Its address as a URL has it."""
         return b"%s:%d" % (self._address[0].encode(), self._address[1])
 
+    @property
+    def connected(self) -> int:
+        """How many connections there are."""
+        with self._lock:
+            return len(self._connections)
+
     def start(self) -> None:
         """Listen, on the same port as before when it was stopped."""
         listener = socket.socket()
