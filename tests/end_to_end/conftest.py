@@ -23,6 +23,7 @@ import yaml
 from aiohttp import ClientSession, ClientTimeout, CookieJar, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from proxy.admin import client as admin
 from tests.end_to_end.raw_client import RawClient
 from tests.end_to_end.recording_member import RecordingMember, Script, Seen
 
@@ -142,26 +143,41 @@ def trust(authority: Authority) -> ssl.SSLContext:
 class Proxy:
     """``balanceme run`` as a process of its own, ended by its own process id."""
 
-    def __init__(self, folder: Path, settings: Yaml) -> None:
+    def __init__(
+        self, folder: Path, settings: Yaml, program: Sequence[str] = ("-m", "proxy")
+    ) -> None:
+        """``program`` stands in the place of ``balanceme``, in words for the interpreter."""
         self.config = folder / "balanceme.yaml"
         self.socket = folder / "control.sock"
         self.settings = settings
+        self._program = program
         self._stdout = folder / "stdout.log"
         self._stderr = folder / "stderr.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._ended_by_test = False
 
     def start(self) -> "Proxy":
-        """Run it, and wait until it serves."""
+        """Run it, and wait until it serves; once it has ended it can be started again."""
+        started = self.stderr().count("serving on")
         self.config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         with self._stdout.open("ab") as out, self._stderr.open("ab") as err:
-            command = [sys.executable, "-m", "proxy", "run", str(self.config)]
+            command = [sys.executable, *self._program, "run", str(self.config)]
             command += ["--socket", str(self.socket)]
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
-        until(lambda: "serving on" in self.stderr() or not self.alive, "the proxy serves", 20)
+        self._ended_by_test = False
+        until(
+            lambda: self.stderr().count("serving on") > started or not self.alive,
+            "the proxy serves",
+            20,
+        )
         if not self.alive:
             pytest.fail(f"the proxy ended at its start:\n{self.stderr()}")
         return self
+
+    def reload(self) -> list[str]:
+        """Put other ``settings`` in force; what changes, as the proxy tells it."""
+        self.config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        return admin.reload(self.socket, dry_run=False)
 
     # --- where it is ---
 
@@ -319,9 +335,9 @@ class Launcher:
         words: Yaml = {"listen": listen, "server_name": NAME, **certificate}
         return words | ({"mappings": list(mappings)} if mappings else {})
 
-    def run(self, settings: Yaml) -> Proxy:
+    def run(self, settings: Yaml, program: Sequence[str] = ("-m", "proxy")) -> Proxy:
         """A proxy with exactly these settings, but for a short end."""
-        proxy = Proxy(self._folder(), {"stop_timeout": "1s", **settings})
+        proxy = Proxy(self._folder(), {"stop_timeout": "1s", **settings}, program)
         self._proxies.append(proxy)
         return proxy.start()
 

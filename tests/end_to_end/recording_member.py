@@ -18,13 +18,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Self
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _IDLE_LIMIT = 10.0
+# How long, in seconds, a script is held at most, so that a test that failed ends.
+_HELD_LIMIT = 20.0
 
 
 class Do(Enum):
@@ -40,6 +42,18 @@ class Do(Enum):
 
 Step = bytes | float | Do | threading.Event
 Script = Sequence[Step]
+
+
+class Held(list[bytes | float | Do]):
+    """A script that does nothing after it has read a head, until it is let."""
+
+    def __init__(self, *steps: bytes | float | Do) -> None:
+        super().__init__(steps)
+        self.let = threading.Event()
+
+    def __iter__(self) -> Iterator[bytes | float | Do]:
+        self.let.wait(_HELD_LIMIT)
+        return super().__iter__()
 
 
 class GoneError(Exception):
