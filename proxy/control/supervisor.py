@@ -163,10 +163,11 @@ class Supervisor:
             self._predecessor.take_over()
         count = len(self._served.workers.slots)
         settings = self._served.settings
+        room = count * room_for_connections()
         text = (
             f"serving on {', '.join(each.listen for each in settings.frontends)}"
             f" with {count} worker{'s' if count > 1 else ''}, with room for"
-            f" {settings.max_connections or count * room_for_connections()} connections"
+            f" {min(settings.max_connections or room, room)} connections"
         )
         log.info("%s", text)
         self._notify.ready(text)

@@ -136,6 +136,14 @@ def test_start_says_how_many_fit(serve: Launcher, members: Members, dial: Dial) 
     assert proxy.stderr().count("max_connections allows this worker 10") == 4
 
 
+def test_room_is_what_files_allow(serve: Launcher, members: Members) -> None:
+    """More than the limit of open files allows is not promised, whatever max_connections says."""
+    proxy = both_ways(serve, members, workers=2, max_connections=10**9)
+    text = re.search(r"with room for (\d+) connections", proxy.stderr())
+    assert text is not None
+    assert int(text[1]) < 10**9
+
+
 def connections(proxy: Proxy) -> list[int]:
     """How many connections each worker has, by its last heartbeat."""
     return [each["connections"] for each in status(proxy)["workers"]]
