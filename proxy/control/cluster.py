@@ -65,13 +65,16 @@ class Cluster:
             for member in balancer.members
         ]
         self.board = Scoreboard(len(self.members), workers)
+        # exchanges of workers that have ended
+        self._ended = 0.0
         self._write()
 
     def reload(self, settings: Settings, workers: int) -> Scoreboard:
         """Other settings, on a board of their own; the former board, which is the caller's.
 
-        What workers counted goes with their members, so that no count goes back until a worker
-        writes to the new board itself. Those beyond ``workers`` never will.
+        What workers said goes with them and their members, so that no count goes back and nobody
+        counts as hung until a worker writes to the new board itself. Those beyond ``workers`` never
+        will.
         """
         for worker in range(workers, self.board.workers):
             self._keep_counts(worker)
@@ -79,12 +82,15 @@ class Cluster:
         former = self.board
         fresh = Cluster(settings, workers)
         self.settings, self.board, self.members = settings, fresh.board, fresh.members
+        going_on = range(min(workers, former.workers))
+        for worker in going_on:
+            self.board.set_worker(worker, former.worker(worker))
         for index, made in enumerate(fresh.members):
             if made.key in known:
                 place, view = known[made.key]
                 view.configure(made.settings)
                 self.members[index] = view
-                for worker in range(min(workers, former.workers)):
+                for worker in going_on:
                     self.board.set_counters(worker, index, former.counters(worker, place))
         self.board.leaving = former.leaving
         self._write()
@@ -116,6 +122,7 @@ class Cluster:
         self.board.clear(worker)
 
     def _keep_counts(self, worker: int) -> None:
+        self._ended += self.board.worker(worker).exchanges
         for index, view in enumerate(self.members):
             view.ended = view.ended.plus(self.board.counters(worker, index)._replace(busy=0))
 
@@ -125,6 +132,12 @@ class Cluster:
         for worker in range(self.board.workers):
             total = total.plus(self.board.counters(worker, index))
         return total
+
+    @property
+    def exchanges(self) -> int:
+        """How many have ended, with all workers there were."""
+        told = [self.board.worker(worker).exchanges for worker in range(self.board.workers)]
+        return int(self._ended + sum(told))
 
     # --- what the operator says ----------------------------------------------------------------
 

@@ -20,7 +20,7 @@ async def overview(served: Served) -> dict[str, Any]:
             for each in served.settings.frontends
         ],
         "connections": sum(each["connections"] for each in workers),
-        "requests": sum(each["requests"] for each in workers),
+        "requests": served.cluster.exchanges,
         "workers": workers,
         "balancers": served.cluster.as_json(sessions),
     }
@@ -29,9 +29,7 @@ async def overview(served: Served) -> dict[str, Any]:
 def in_numbers(served: Served) -> str:
     """How much is served, for one line."""
     workers = _workers(served)
-    connections, requests = (
-        sum(each[count] for each in workers) for count in ("connections", "requests")
-    )
+    connections, requests = sum(each["connections"] for each in workers), served.cluster.exchanges
     return f"serving: {connections} connections, {requests} requests, {len(workers)} workers"
 
 

@@ -20,7 +20,6 @@ from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
 from proxy.control.plan import Plan
-from proxy.control.scoreboard import WorkerCounters
 from proxy.control.sockets import by_address, close_all
 from proxy.control.state import load_state, open_folder, save_state
 from proxy.control.worker import warn_of_room, worker_count
@@ -168,13 +167,8 @@ class Served:
 
     async def _put_in_force(self, holdings: Holdings) -> None:
         """Let all workers swap; those that can't are replaced. Nothing is left to fail here."""
-        former, former_board = self.holdings, self.cluster.board
-        count = worker_count(holdings.settings)
-        self.cluster.reload(holdings.settings, count)
-        for number in range(min(former_board.workers, self.cluster.board.workers)):
-            # So that nobody counts as hung before it writes to the new board itself.
-            alive = WorkerCounters(heartbeat=former_board.worker(number).heartbeat)
-            self.cluster.board.set_worker(number, alive)
+        former, count = self.holdings, worker_count(holdings.settings)
+        former_board = self.cluster.reload(holdings.settings, count)
         self.holdings = holdings
         self.generation += 1
         warn_of_room(holdings.settings)

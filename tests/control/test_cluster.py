@@ -293,6 +293,22 @@ def test_counts_with_fewer_workers(make: Make) -> None:
     assert cluster.counters(0) == MemberCounters(elected=5)
 
 
+def test_exchanges_of_all_workers(make: Make) -> None:
+    """Exchanges count with all workers there were, over reloads and deaths."""
+    cluster = make({})
+    cluster.board.set_worker(0, WorkerCounters(heartbeat=1.5, exchanges=10))
+    cluster.board.set_worker(1, WorkerCounters(heartbeat=2.5, exchanges=5))
+    assert cluster.exchanges == 15
+    reload(cluster, settings({}), workers=3)
+    assert cluster.exchanges == 15
+    # nobody hangs because of a reload
+    assert [cluster.board.worker(worker).heartbeat for worker in range(3)] == [1.5, 2.5, 0]
+    cluster.worker_ended(0)
+    assert cluster.exchanges == 15
+    reload(cluster, settings({}), workers=1)
+    assert cluster.exchanges == 15
+
+
 # --- what people see ------------------------------------------------------------------------------
 
 
