@@ -37,6 +37,7 @@ from tests.end_to_end.processes import (
     serving,
     shake,
     status,
+    status_of,
 )
 from tests.end_to_end.raw_client import RawClient
 from tests.end_to_end.recording_member import Held, answer
@@ -399,6 +400,11 @@ def test_frozen_supervisor(
 # --- the supervisor dies -------------------------------------------------------------------------
 
 
+def busy(proxy: Proxy) -> int:
+    """How many exchanges are under way, by the last heartbeats."""
+    return sum(int(status_of(proxy, name)["busy"]) for name in ("server1", "server2"))
+
+
 def test_killed_supervisor(
     serve: Launcher, members: Members, dial: Dial, news: Held, tmp_path: Path
 ) -> None:
@@ -413,6 +419,7 @@ def test_killed_supervisor(
     for ping in pings.values():
         ping.send(request("/ping"))
     assert ask(idle).status_line == b"HTTP/1.1 200 OK"
+    until(lambda: busy(proxy) == 2, "both wait for news")
     proxy.signal(signal.SIGKILL)
     proxy.wait()
     proxy.settings["stop_timeout"] = "500ms"
@@ -436,7 +443,7 @@ def test_killed_supervisor(
     news.let.clear()
     orphans, ping = proxy.workers, dial(proxy)
     ping.send(request("/ping"))
-    until(lambda: proxy.alive, "it serves")
+    until(lambda: busy(proxy) == 1, "it waits for news")
     proxy.signal(signal.SIGKILL)
     proxy.wait()
     assert ping.wait_closed(PATIENCE)
