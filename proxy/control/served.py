@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TypeVar
 
 from proxy.control.accounts import resolve
@@ -20,7 +20,7 @@ from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
 from proxy.control.plan import Plan
-from proxy.control.sockets import by_address, close_all
+from proxy.control.sockets import by_address, close_all, for_upgrade
 from proxy.control.state import load_state, open_folder, save_state
 from proxy.control.worker import warn_of_room, worker_count
 from proxy.control.worker_process import Start
@@ -37,16 +37,23 @@ log = logging.getLogger("balanceme")
 COUNTING = 2.0
 # What was said of members and must survive, in the state folder.
 STATE = "members.json"
+# The same for the new program of an upgrade, in its environment.
+VARIABLE = "BALANCEME_MEMBERS"
 
 
 class Served:
     """One generation after another, and their workers."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, holdings: Holdings, changed: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        holdings: Holdings,
+        changed: Callable[[], None],
+        environ: MutableMapping[str, str],
     ) -> None:
         """``changed`` is called when there may be something to fork, or nobody left.
 
+        What the program before us left in ``environ`` of the members is taken from there.
         Raises ConfigError for what needs a start to be changed: accounts and the state folder.
         """
         settings = holdings.settings
@@ -64,7 +71,7 @@ class Served:
         self._entries = Entries()
         self._salt = os.urandom(16)
         self._name_entries()
-        self._restore()
+        self._restore(environ.pop(VARIABLE, None))
         self._reloading = asyncio.Lock()
         # what certificate files were when they were last taken up on their own, or could not be
         self._tried: Stamp | None = None
@@ -246,13 +253,25 @@ class Served:
         if self._folder is not None:
             save_state(self._folder, STATE, json.dumps(self.cluster.saved(), indent=1).encode())
 
-    def _restore(self) -> None:
-        if self._folder is not None:
-            for text in load_state(self._folder, STATE, self._parse_state) or ():
-                log.info("%s", text)
+    def _restore(self, handed_on: str | None) -> None:
+        words: list[str] | None = None
+        if handed_on is not None:
+            try:
+                words = self._parse_state(handed_on.encode())
+            except Exception as error:  # noqa: BLE001 - of another version, and no reason to fail
+                log.warning("what was said of members is not understood: %s", error)
+        elif self._folder is not None:
+            words = load_state(self._folder, STATE, self._parse_state)
+        for text in words or ():
+            log.info("%s", text)
 
     def _parse_state(self, data: bytes) -> list[str]:
         return self.cluster.restore(json.loads(data))
+
+    def for_upgrade(self) -> tuple[dict[str, str], tuple[int, ...]]:
+        """What the new program needs to serve the same: entries of its environment, and files."""
+        entry, files = for_upgrade(self.holdings.sockets.values())
+        return {**entry, VARIABLE: json.dumps(self.cluster.saved())}, files
 
     # --- the end -------------------------------------------------------------------------------
 

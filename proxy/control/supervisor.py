@@ -25,13 +25,7 @@ from proxy.control.notify import STATUS_INTERVAL, Notify
 from proxy.control.operator_log import start_logging
 from proxy.control.overview import in_numbers, overview
 from proxy.control.served import Served
-from proxy.control.sockets import (
-    by_address,
-    close_unwanted,
-    for_upgrade,
-    from_systemd,
-    from_upgrade,
-)
+from proxy.control.sockets import by_address, close_unwanted, from_systemd, from_upgrade
 from proxy.control.state import PidFile
 from proxy.control.upgrade import Predecessor, Successor, UpgradeError
 from proxy.control.worker import room_for_connections
@@ -102,7 +96,7 @@ class Supervisor:
         start_logging(settings.log, self._sink)
         close_unwanted(handed, holdings.sockets.values())
         self._changed = asyncio.Event()
-        self._served = Served(loop, holdings, self._changed.set)
+        self._served = Served(loop, holdings, self._changed.set, environ)
         self._pid_file: PidFile | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -180,6 +174,8 @@ class Supervisor:
             self._loop.call_later(STATUS_INTERVAL, self._say_how)
 
     async def _end(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_SECONDS)
         for service in self._services:
             await service.stop()
         if self._pid_file is not None:
@@ -304,7 +300,7 @@ class Supervisor:
             raise UpgradeError(f"there is no upgrade while balanceme is {self._phase.value}")
         if self._successor is not None:
             raise UpgradeError("another upgrade is under way")
-        entry, files = for_upgrade(self._served.holdings.sockets.values())
+        entry, files = self._served.for_upgrade()
         lines = [] if self._predecessor is None else self._predecessor.lines
         self._successor = Successor({**self._environ, **entry}, files, lines)
         log.info("upgrade: process %d starts", self._successor.pid)
@@ -365,6 +361,8 @@ class Supervisor:
 
     async def set_operator_status(self, balancer: str, member: str, status: OperatorStatus) -> None:
         """What the operator wants of a member, by its route or url; raises CommandError."""
+        if self._successor is not None:
+            raise CommandError("an upgrade is under way, and would not hear of it; say it again")
         self._served.set_operator_status(balancer, member, status)
 
     async def status(self) -> dict[str, Any]:

@@ -427,7 +427,7 @@ def served(folder: Path) -> Served:
     loop = FakeLoop(FakeClock())
     held = holdings(folder)
     try:
-        return Served(loop, held, lambda: None)
+        return Served(loop, held, lambda: None, {})
     finally:
         loop.close()
         held.logs.close()
@@ -475,7 +475,7 @@ def test_state_is_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 async def test_reload_saves_what_is_over(tmp_path: Path) -> None:
     """What the file has overruled doesn't come back when the file changes back later."""
     tmp_path.chmod(0o750)
-    made = Served(asyncio.get_running_loop(), holdings(tmp_path), lambda: None)
+    made = Served(asyncio.get_running_loop(), holdings(tmp_path), lambda: None, {})
     made.set_operator_status("mail", "server1", DISABLED)
     made.set_operator_status("mail", "server2", DISABLED)
     await made._put_in_force(holdings(tmp_path, {"status": "drain"}, {}))

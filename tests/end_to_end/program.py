@@ -203,8 +203,8 @@ def _send(pid: int, number: int) -> None:
 class Programs(Launcher):
     """Starts programs with a certificate and a port, and ends them."""
 
-    def run(self, settings: Yaml) -> Program:
-        """A program with exactly these settings, but for a short end."""
+    def run(self, settings: Yaml, program: Sequence[str] = ()) -> Program:
+        """A program, an installed one, with exactly these settings, but for a short end."""
         return self.make(settings).start()
 
     def make(self, settings: Yaml, first: str = "") -> Program:

@@ -166,7 +166,7 @@ def test_exchanges_go_on(install: Programs, members: Members, dial: Dial) -> Non
     """
     server = members("server1")
     standby = settings_of(members("server2")) | {"hot_standby": True}
-    program = start(install, server, standby, pid_file="balanceme.pid", state_folder="state")
+    program = start(install, server, standby, pid_file="balanceme.pid")
     pid_file = program.folder / "balanceme.pid"
     first = program.current
     assert operator_status(program, "drain") == "drain"
@@ -332,6 +332,8 @@ def test_new_one_is_ended(number: int, install: Programs, members: Members) -> N
     new, go_on = waiting(program)
     with pytest.raises(AdminError, match="another upgrade is under way"):
         program.upgrade()
+    with pytest.raises(AdminError, match="would not hear of it; say it again"):
+        operator_status(program, "drain")
     os.kill(new, number)
     go_on.touch()
     program.wait_said("no upgrade: the new program was dropped")
