@@ -24,6 +24,8 @@ VARIABLE = "BALANCEME_UPGRADE"
 # How long a new program may take until it serves, and the old one to answer, in seconds.
 PREPARATION = 30.0
 ANSWER = 5.0
+# How long one that has closed its line without a word may take to end by itself, in seconds.
+LAST = 2.0
 # What a service manager said to the old process alone.
 _PERSONAL = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
 _READY, _GO, _FAILED = b"ready\n", b"go\n", b"failed: "
@@ -82,12 +84,24 @@ class Successor:
         except OSError as error:
             self.drop(str(error))
         if said != _READY:
+            if not (said or self._dropped):
+                await self._let_end()
             self.drop(said.removeprefix(_FAILED).decode(errors="replace").strip())
         if self._dropped or said != _READY:
             status = self._process.wait()
             self._line.close()
             reason = self._dropped or _how(status)
             raise UpgradeError(f"the new program was dropped: {reason}")
+
+    async def _let_end(self) -> None:
+        """Wait a moment for its end: then the exit status tells why it ended, and not that we did.
+
+        A program that fails closes its files well before it is gone.
+        """
+        for _ in range(100):
+            if self._process.poll() is not None:
+                break
+            await asyncio.sleep(LAST / 100)
 
     def drop(self, reason: str) -> None:
         """End it before it has taken over; without a ``reason`` its exit status is one."""
