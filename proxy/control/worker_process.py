@@ -137,6 +137,7 @@ class WorkerProcess:
                 yields=self._yields,
             ),
         )
+        self._access_sink: LineSink | None = None
         self._use_access_log(settings.access_log, start.logs.access_log)
 
     async def serve(self) -> int:
@@ -188,15 +189,19 @@ class WorkerProcess:
         self._use_access_log(access_log, others[0] if others else None)
 
     def _use_access_log(self, settings: AccessLogSettings | None, file: int | None) -> None:
-        former = self._worker.access_log.sink
+        access_log, former = self._worker.access_log, self._access_sink
         if settings is None or file is None:
-            self._worker.access_log.replace(None, LogFormat.COMBINED)
+            self._access_sink = None
+            access_log.replace(None, LogFormat.COMBINED)
+            if former is not None:
+                former.close(0)
+        elif former is None:
+            self._access_sink = LineSink(file, "access log")
+            self._access_sink.call_later = self._loop.call_later
+            access_log.replace(self._access_sink, settings.format)
         else:
-            sink = LineSink(file, "access log")
-            sink.call_later = self._loop.call_later
-            self._worker.access_log.replace(sink, settings.format)
-        if former is not None:
-            former.close(0)
+            access_log.replace(former, settings.format)
+            former.replace(file)  # with what waits for a slow reader
 
     def _reload(self, plan: Plan, files: Sequence[int]) -> None:
         """Put a plan in force; it was checked before, so a failure is a mistake of ours."""

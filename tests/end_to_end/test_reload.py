@@ -5,10 +5,12 @@ at new ones afterwards: the former go on from their next request.
 """
 
 import copy
+import os
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -395,6 +397,30 @@ def test_access_log(proxy: Proxy, dial: Dial, tmp_path: Path) -> None:
         [(combined, "1")] * 2 + [(json, "2")] * 2,
         [(json, "3")] * 2 + [(combined, "5")] * 2,
     ]
+
+
+def test_access_log_with_a_slow_reader(proxy: Proxy, dial: Dial, tmp_path: Path) -> None:
+    """Lines that wait for their reader are not lost by a reload."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    changed(proxy, lambda settings: settings.update(access_log={"path": str(pipe)}))
+    client = dial(proxy, frontend=PLAIN)
+    # More than the pipe holds, and less than may wait.
+    for _ in range(500):
+        assert code(ask(client, "/" + "x" * 1900)) == 200
+    changed(proxy, lambda settings: settings.update(server="other"))
+    found = b""
+
+    def is_complete() -> bool:
+        nonlocal found
+        with suppress(BlockingIOError):
+            found += os.read(reader, 1 << 20)
+        return found.count(b"\n") == 500
+
+    until(is_complete, "all lines are there")
+    changed(proxy, lambda settings: settings.pop("access_log"))
+    os.close(reader)
 
 
 def test_log(proxy: Proxy, dial: Dial, tmp_path: Path) -> None:
