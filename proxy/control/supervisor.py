@@ -110,6 +110,7 @@ class Supervisor:
             self._loop.run_until_complete(self._start_services(takes_over=False))
         self._watch()
         self._watch_certificates()
+        worker_process.share_memory()
         while not (workers.stopping and not workers.all):
             for number in workers.due():
                 self._fork(number)
