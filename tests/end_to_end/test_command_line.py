@@ -448,26 +448,28 @@ def refuses(proxy: Proxy) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_graceful_stop(number: int, serve: Launcher, members: Members, dial: Dial) -> None:
-    """On a signal exchanges under way end well, idle and new connections don't begin (D41)."""
+    """On a signal requests that have begun end well, idle and new connections don't begin (D41)."""
     member = members("server1")
     proxy = serve(member, stop_timeout="10s")
     member.scripts[b"/slow"] = Waiting(lambda: refuses(proxy))
     busy, idle, early = dial(proxy), dial(proxy), dial(proxy)
     idle.send(request("/"))
     assert idle.read_response(b"GET").body == b"server1"
-    early.send(b"GET / HTT")
+    early.send(request("/early")[:9])
     busy.send(request("/slow") + request("/next"))
     until(lambda: len(seen_by(member)) == 2, "the slow request arrives")
     proxy.signal(number)
-    response = busy.read_response(b"GET")
-    assert response.body == b"finished"
-    assert response.value(b"connection") == b"close"
+    finished = busy.read_response(b"GET")
+    early.send(request("/early")[9:])
+    late = early.read_response(b"GET")
+    assert [finished.body, late.body] == [b"finished", b"server1"]
+    assert [each.value(b"connection") for each in (finished, late)] == [b"close"] * 2
     for client in (idle, early, busy):
         assert client.wait_closed(PATIENCE)
     for client in (idle, early, busy):
         client.close()
     assert proxy.wait() == 0
-    assert [seen.target for seen in seen_by(member)] == [b"/", b"/slow"]
+    assert [seen.target for seen in seen_by(member)] == [b"/", b"/slow", b"/early"]
     assert '"GET /slow HTTP/1.1" 200 ' in proxy.stdout()
     assert "stopping" in proxy.stderr()
 
