@@ -60,6 +60,10 @@ def shared(serve_all: Launcher, members_all: Members) -> Cluster:
     return Cluster(serve_all.run(copy.deepcopy(settings)), settings)
 
 
+# Counts a worker as hung sooner than usual.
+HUNG_SOONER = ("-m", "tests.end_to_end.altered", "proxy.control.workers.HUNG=2")
+
+
 @pytest.fixture
 def proxy(shared: Cluster) -> Proxy:
     """The shared proxy under its first settings."""
@@ -298,8 +302,12 @@ def test_a_worker_is_killed(proxy: Proxy, dial: Dial) -> None:
         assert b"Server: other9" in ask(client, method="TRACE").fields
 
 
-def test_a_worker_is_frozen(proxy: Proxy, dial: Dial) -> None:
+def test_a_worker_is_frozen(serve: Launcher, members: Members, dial: Dial) -> None:
     """It is killed and replaced, and the reload ends; the other one has the settings at once."""
+    cluster = {"members": [settings_of(members("server1"))]}
+    frontend = serve.frontend({"path": "/", "balancer": "cluster"})
+    settings = {"workers": 2, "frontends": [frontend], "balancers": {"cluster": cluster}}
+    proxy = serve.run(settings, HUNG_SOONER)
     (client, _) = one_each(proxy, dial)
     frozen = next(pid for pid in proxy.workers if pid != worker_of(proxy, client))
     os.kill(frozen, signal.SIGSTOP)
