@@ -99,9 +99,16 @@ def _add_administration(add: Callable[[str, str, str], argparse.ArgumentParser])
     )
     stop.add_argument("--now", action="store_true", help="cut exchanges under way")
     status = add("status", "Show workers, balancers and members.", "")
+    until = "That holds over restarts with a state_folder, until the file says something new."
+    drain = add("drain", "Give a member no new sessions; it keeps those it has.", until)
+    disable = add("disable", "Give a member nothing; its sessions move to others.", until)
+    enable = add("enable", "Give a member sessions again.", until)
+    for command in (drain, disable, enable):
+        command.add_argument("member", metavar="MEMBER", help="its route, or its url")
+        command.add_argument("--balancer", metavar="NAME", help="only there, and not in all")
     for command in (reload, status):
         _add_json(command)
-    for command in (reload, upgrade, stop, status):
+    for command in (reload, upgrade, stop, status, drain, disable, enable):
         _add_socket(command)
 
 
@@ -287,6 +294,31 @@ def _status(options: argparse.Namespace) -> int:
             print(status_text(found, time.time()))
 
     return _ask(options, status)
+
+
+def _drain(options: argparse.Namespace) -> int:
+    return _set_status(options, "drain", "no new sessions; {sessions} live ones stay")
+
+
+def _disable(options: argparse.Namespace) -> int:
+    return _set_status(options, "disabled", "nothing; {sessions} live sessions move to others")
+
+
+def _enable(options: argparse.Namespace) -> int:
+    return _set_status(options, "enabled", "sessions")
+
+
+def _set_status(options: argparse.Namespace, word: str, gets: str) -> int:
+    from proxy.admin import client
+    from proxy.core.settings import OperatorStatus
+
+    def set_status(path: Path) -> None:
+        status = OperatorStatus(word)
+        for each in client.set_operator_status(path, options.member, status, options.balancer):
+            told = gets.format(sessions=each["sessions"])
+            print(f"{each['balancer']}: {each['route'] or each['url']} gets {told}")
+
+    return _ask(options, set_status)
 
 
 def _ask(options: argparse.Namespace, command: Callable[[Path], None]) -> int:

@@ -10,8 +10,11 @@ import json
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, UnixConnector
+
+from proxy.core.settings import OperatorStatus
 
 # Seconds. A reload may wait for its workers, an upgrade for a whole start.
 QUICK = 10.0
@@ -57,6 +60,32 @@ def reload(path: Path, *, dry_run: bool) -> list[str]:
 def upgrade(path: Path) -> int:
     """Start the program anew; the new supervisor's process id. Raises AdminError."""
     return int(_of(_call(path, "POST", "upgrade", seconds=PATIENT), "pid", path))
+
+
+def set_operator_status(
+    path: Path, member: str, status: OperatorStatus, balancer: str | None = None
+) -> list[dict[str, Any]]:
+    """Say what is wanted of a member, named by route or url, in all balancers that have it.
+
+    Its entry in the status of each such balancer, as it was before, with the balancer's name under
+    ``balancer``. Raises AdminError, also for a member that nobody has.
+    """
+    balancers = _of(_call(path, "GET", "status"), "balancers", path)
+    everybody = [
+        {**each, "balancer": name}
+        for name, found in balancers.items()
+        if balancer in (None, name)
+        for each in found["members"]
+    ]
+    meant = [each for each in everybody if member in (each["route"], each["url"])]
+    if not meant:
+        names = ", ".join(each["route"] or each["url"] for each in everybody) or "none"
+        where = "balancer" if balancer is None else f"balancer {balancer}"
+        raise AdminError(f"no {where} has a member {member}; there are: {names}")
+    for name in dict.fromkeys(each["balancer"] for each in meant):
+        place = f"balancers/{quote(name, safe='')}/members/{quote(member, safe='')}/status"
+        _call(path, "POST", place, {"status": status.value})
+    return meant
 
 
 def stop(path: Path, *, at_once: bool) -> None:

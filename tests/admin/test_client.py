@@ -13,6 +13,7 @@ from proxy.admin import client
 from proxy.admin.client import AdminError, MistakesError, NoAnswerError
 from proxy.control.commands import CommandError
 from proxy.core.errors import ConfigError, Mistake
+from proxy.core.settings import OperatorStatus
 from tests.admin.fake_commands import STATUS, FakeCommands, Supervisor
 
 CALLS: dict[str, Callable[[Path], object]] = {
@@ -20,6 +21,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "reload": lambda path: client.reload(path, dry_run=False),
     "upgrade": client.upgrade,
     "stop": lambda path: client.stop(path, at_once=False),
+    "drain": lambda path: client.set_operator_status(path, "server1", OperatorStatus.DRAIN),
 }
 
 
@@ -49,6 +51,34 @@ def test_commands(path: Path, commands: FakeCommands) -> None:
     assert client.reload(path, dry_run=True)[1] == "access_log.path: b.log, was a.log"
     assert client.upgrade(path) == 4812
     assert commands.asked == [("reload", True), ("upgrade",)]
+
+
+@pytest.mark.usefixtures("supervisor")
+def test_what_is_wanted_of_a_member(path: Path, commands: FakeCommands) -> None:
+    """A member is named by route or url, and meant in each balancer that has it, or in one."""
+    commands.tree = {
+        **STATUS,
+        "balancers": dict.fromkeys(("a", "b"), STATUS["balancers"]["cluster"]),
+    }
+    drain, enabled = OperatorStatus.DRAIN, OperatorStatus.ENABLED
+    told = client.set_operator_status(path, "server1", drain)
+    assert [(each["balancer"], each["sessions"]) for each in told] == [("a", 40), ("b", 40)]
+    client.set_operator_status(path, "http://10.0.0.2:8080/app", enabled, "b")
+    assert commands.asked == [
+        ("set_operator_status", "a", "server1", drain),
+        ("set_operator_status", "b", "server1", drain),
+        ("set_operator_status", "b", "http://10.0.0.2:8080/app", enabled),
+    ]
+
+
+@pytest.mark.usefixtures("supervisor")
+def test_member_that_nobody_has(path: Path, commands: FakeCommands) -> None:
+    """The names that there are stand in the error, and nothing is done."""
+    with pytest.raises(AdminError, match=r"^no balancer has a member serv; there are: server1, "):
+        client.set_operator_status(path, "serv", OperatorStatus.DRAIN)
+    with pytest.raises(AdminError, match=r"^no balancer b has a member server1; there are: none$"):
+        client.set_operator_status(path, "server1", OperatorStatus.DRAIN, "b")
+    assert commands.asked == []
 
 
 @pytest.mark.parametrize("at_once", [False, True])

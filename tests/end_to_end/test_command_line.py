@@ -52,7 +52,8 @@ def balanceme(*words: str | Path, cwd: Path = ROOT) -> "subprocess.CompletedProc
 # --- commands ------------------------------------------------------------------------------------
 
 
-ASKING = ("reload", "upgrade", "stop", "status")
+OF_A_MEMBER = ("drain", "disable", "enable")
+ASKING = ("reload", "upgrade", "stop", "status", *OF_A_MEMBER)
 COMMANDS = ("run", "check", "schema", "demo", *ASKING, "version")
 
 
@@ -430,7 +431,8 @@ def test_refused_command(path: Path, commands: FakeCommands) -> None:
 def test_nobody_answers(command: str, tmp_path: Path) -> None:
     """Without a running balanceme a command ends with status 3, and says where it looked."""
     path = tmp_path / "control.sock"
-    ended = balanceme(command, "--socket", path)
+    member = ["server1"] if command in OF_A_MEMBER else []
+    ended = balanceme(command, *member, "--socket", path)
     assert (ended.returncode, ended.stdout) == (3, "")
     assert ended.stderr == (
         f"no balanceme answers on {path}; is it running? with another --socket?\n"

@@ -35,6 +35,7 @@ from tests.end_to_end.processes import (
     status_of,
 )
 from tests.end_to_end.raw_client import RawClient
+from tests.end_to_end.reloads import command
 from tests.end_to_end.storm import MARK, Answer, End, Listening, Step, Storm, Visit
 
 pytestmark = pytest.mark.slow
@@ -111,6 +112,29 @@ def test_error_that_one_worker_finds(serve: Launcher, members: Members, dial: Di
     new = on_each(proxy, lambda: dial(proxy))
     assert {body_of(each, SERVER1) for each in new.values()} == {"server2"}
     assert len(seen_by(server1)) == before
+
+
+def test_commands_of_the_operator(serve: Launcher, members: Members, dial: Dial) -> None:
+    """A word is in force once its command has ended; who is no member gets none."""
+    both = [settings_of(members(name)) for name in ("server1", "server2")]
+    proxy = run(serve, *both, workers=2)
+
+    def said(*words: str) -> str:
+        ended = command(proxy, *words)
+        assert ended.returncode == (1 if ended.stderr else 0)
+        return ended.stdout or ended.stderr
+
+    assert served_by(proxy, dial, SERVER1) == {"server1"}
+    assert said("drain", "server1") == "cluster: server1 gets no new sessions; 1 live ones stay\n"
+    assert served_by(proxy, dial) == {"server2"}
+    assert served_by(proxy, dial, SERVER1) == {"server1"}
+    said("disable", both[0]["url"], "--balancer", "cluster")
+    assert served_by(proxy, dial, SERVER1) == {"server2"}
+    assert said("enable", "server1") == "cluster: server1 gets sessions\n"
+    assert served_by(proxy, dial, SERVER1) == {"server1"}
+    assert status_of(proxy)["status"] == "ok"
+    nobody = "no balancer has a member server3; there are: server1, server2\n"
+    assert said("drain", "server3") == nobody
 
 
 def test_what_the_operator_says(
