@@ -21,6 +21,7 @@ MOST_FILES = 253
 class Kind(Enum):
     """What a message is about. The first group goes down to a worker, the second up."""
 
+    SOCKETS = "sockets"
     PLAN = "plan"
     STATUS = "status"
     LOGS = "logs"

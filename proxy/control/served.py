@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from proxy.control.accounts import resolve
 from proxy.control.certificate_files import Stamp
-from proxy.control.channel import Channel, Kind, Message
+from proxy.control.channel import MOST_FILES, Channel, Kind, Message
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
@@ -201,7 +201,10 @@ class Served:
         sockets = [holdings.sockets[each.listen] for each in holdings.settings.frontends]
         listening = [sock.fileno() for sock in sockets]
         self._send_logs(worker)
-        self.workers.send(worker, Kind.PLAN, self._plan(), [self.cluster.board.file, *listening])
+        for first in range(0, len(listening), MOST_FILES):
+            files = listening[first : first + MOST_FILES]
+            self.workers.send(worker, Kind.SOCKETS, None, files)
+        self.workers.send(worker, Kind.PLAN, self._plan(), [self.cluster.board.file])
 
     async def take_up_certificates(self) -> None:
         """Put certificate files in force that have changed, with the settings as they are.

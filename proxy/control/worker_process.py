@@ -132,6 +132,8 @@ class WorkerProcess:
         # the last error of each member that the supervisor knows of from us, or we from it
         self._errors: dict[Member, float] = {}
         self._taken: list[MemberStatus | None] = []
+        # the sockets of the next plan, which come before it
+        self._listening: list[int] = []
         settings = start.plan.settings
         self._sink = LineSink(start.logs.log, "log")
         self._sink.call_later = loop.call_later
@@ -180,8 +182,11 @@ class WorkerProcess:
             self._stop(self._worker.settings.stop_timeout)
 
     def _obey(self, message: Message) -> None:
-        if message.kind is Kind.PLAN:
-            self._reload(message.value, message.files)
+        if message.kind is Kind.SOCKETS:
+            self._listening += message.files
+        elif message.kind is Kind.PLAN:
+            (board,) = message.files
+            self._reload(message.value, board)
         elif message.kind is Kind.STATUS:
             self._take_status()
         elif message.kind is Kind.LOGS:
@@ -214,9 +219,9 @@ class WorkerProcess:
             access_log.replace(former, settings.format)
             former.replace(file)  # with what waits for a slow reader
 
-    def _reload(self, plan: Plan, files: Sequence[int]) -> None:
+    def _reload(self, plan: Plan, board: int) -> None:
         """Put a plan in force; it was checked before, so a failure is a mistake of ours."""
-        board, *listening = files
+        listening, self._listening = self._listening, []
         try:
             self._worker.configure(plan.settings, plan.keys)
             listens = [frontend.listen for frontend in plan.settings.frontends]

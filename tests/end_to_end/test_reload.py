@@ -450,6 +450,19 @@ def test_log(proxy: Proxy, dial: Dial, tmp_path: Path) -> None:
 # --- listeners -----------------------------------------------------------------------------------
 
 
+def test_more_listeners_than_one_message_holds(
+    proxy: Proxy, dial: Dial, serve_all: Launcher
+) -> None:
+    """As many sockets as there are go to the workers that run (unix(7): 253 in a message)."""
+    workers = proxy.workers
+    mapping = {"path": "/", "balancer": "cluster"}
+    many = [serve_all.frontend(mapping, tls=False) for _ in range(300)]
+    changed(proxy, lambda settings: settings["frontends"].extend(many))
+    for index in (2, 150, 301):
+        assert code(ask(dial(proxy, frontend=index))) == 200
+    assert proxy.workers == workers
+
+
 def test_a_listener_comes_and_goes(
     proxy: Proxy, dial: Dial, serve_all: Launcher, both: Pair
 ) -> None:
