@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from proxy.core.balancer import Balancer as RunningBalancer
 from proxy.core.mapping import Mapping as RunningMapping
 from proxy.core.mapping import MappingTable
+from proxy.core.sessions import MemberName
 from proxy.core.settings import (
     Balancer,
     Frontend,
@@ -28,8 +29,6 @@ from proxy.core.settings import SessionCookie as SessionCookieSettings
 from proxy.core.sticky import SessionCookie, StickySession
 from proxy.core.written import is_secret, kinds, written
 
-# Names of a balancer and of a route in it.
-MemberName = tuple[str, str]
 Moves = tuple[MemberName, ...]
 NOBODY: Mapping[str, Moves] = {}
 
@@ -197,6 +196,8 @@ def _names(tls: Tls) -> str:
 def _mappings(
     place: str, old: Settings, new: Settings, frontends: tuple[Frontend, Frontend]
 ) -> Iterator[Difference]:
+    if frontends[0].mappings == frontends[1].mappings:
+        return
     before, after = ({(m.host, m.path): m for m in each.mappings} for each in frontends)
     tables = _table(old, frontends[0]), _table(new, frontends[1])
     for (host, path), former, mapping in _pairs(before, after):
@@ -212,7 +213,8 @@ def _mappings(
 
 
 def _table(settings: Settings, frontend: Frontend) -> MappingTable:
-    balancers = {name: RunningBalancer(name, each) for name, each in settings.balancers.items()}
+    names = {mapping.balancer for mapping in frontend.mappings}
+    balancers = {name: RunningBalancer(name, settings.balancers[name]) for name in names}
     return MappingTable([RunningMapping(m, balancers[m.balancer]) for m in frontend.mappings])
 
 
