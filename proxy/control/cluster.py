@@ -31,8 +31,8 @@ class MemberView:
 
     @property
     def key(self) -> Key:
-        """What makes it this member: another address is another server."""
-        return self.balancer, self.settings.url, self.settings.route
+        """What makes it this member, of all balancers'."""
+        return self.balancer, *self.settings.key
 
     @property
     def name(self) -> str:

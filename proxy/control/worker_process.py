@@ -288,6 +288,8 @@ class WorkerProcess:
 
     def _publish(self) -> None:
         board, number, worker = self._board, self._number, self._worker
+        for balancer in worker.balancers.values():
+            balancer.settle()
         for index, member in enumerate(worker.members):
             board.set_counters(number, index, self._counters(member))
         board.set_worker(
@@ -312,7 +314,7 @@ class WorkerProcess:
     def _counters(self, member: Member) -> MemberCounters:
         return MemberCounters(
             member.busy,
-            member.elected + member.kept,
+            member.elected,
             member.sent,
             member.received,
             self._errors.get(member, 0),
@@ -321,9 +323,9 @@ class WorkerProcess:
     def _member_in_error(self, member: Member) -> None:
         """Traffic has put a member in error: the others are to know at once."""
         self._errors[member] = member.error_since or 0
-        if member in self._worker.members:
-            index = self._worker.members.index(member)
-            self._board.set_counters(self._number, index, self._counters(member))
+        members = self._worker.members
+        if member in members:
+            self._board.set_counters(self._number, members.index(member), self._counters(member))
             self._tell(Kind.IN_ERROR)
 
     async def _tell_sessions(self) -> None:

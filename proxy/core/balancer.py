@@ -118,10 +118,10 @@ class Balancer:
         Exchanges under way that began here go on to tell of errors, and it is the same ledger.
         Where they fail over they find no member any more that the successor doesn't have.
         """
-        staying = {(each.url, each.route) for each in successor.members} if successor else set()
+        staying = {each.key for each in successor.members} if successor else set()
         self._ledger.settle()
         for member in self.members:
-            if member.key not in staying:
+            if member.settings.key not in staying:
                 self.set_operator_status(member, OperatorStatus.STOPPED)
         return self._ledger
 
@@ -367,11 +367,11 @@ class Balancer:
 
 
 def _members(settings: BalancerSettings, former: Balancer | None) -> tuple[Member, ...]:
-    """New members, but for those that were there: a member is its url and its route."""
-    known = {} if former is None else {member.key: member for member in former.members}
+    """New members, but for those that were there."""
+    known = {} if former is None else {member.settings.key: member for member in former.members}
     members = []
     for each in settings.members:
-        member = known.get((each.url, each.route))
+        member = known.get(each.key)
         if member is None:
             member = Member(each, settings)
         else:

@@ -280,7 +280,7 @@ def _members(
     balancer: str, old: tuple[Member, ...], new: tuple[Member, ...]
 ) -> Iterator[Difference]:
     place = f"balancers.{balancer}.members"
-    before, after = ({(m.url, m.route): m for m in each} for each in (old, new))
+    before, after = ({m.key: m for m in each} for each in (old, new))
     for (url, route), former, member in _pairs(before, after):
         name = f"{route} ({url})" if route else url
         whose = ((balancer, route),) if route else ()

@@ -110,11 +110,6 @@ class Member:
         self.retry_after = settings.retry_after
         self.factor = round(settings.load_factor * 100)
 
-    @property
-    def key(self) -> tuple[str, str | None]:
-        """What makes it this member of its balancer: another address is another server."""
-        return self.settings.url, self.settings.route
-
     def decide(self) -> None:
         """Operator or checks have changed: whether it takes requests, whatever traffic ran into."""
         self.takes_sessions = not self.check_failed and self.operator in _TAKES_SESSIONS

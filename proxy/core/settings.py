@@ -333,6 +333,11 @@ class Member(Model):
     proxy_protocol: ProxyProtocol | None = None
     """Announce the client by a PROXY preamble, on a connection for each request."""
 
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What makes it this member of its balancer: another address is another server."""
+        return self.url, self.route
+
 
 class Balancer(Model):
     """A named group of members with one way to choose among them."""
