@@ -26,18 +26,6 @@ FILE = "/etc/balanceme/balanceme.yaml"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the API answers."""
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def commands() -> FakeCommands:
-    """The supervisor behind it."""
-    return FakeCommands()
-
-
-@pytest.fixture
 async def server(path: Path, commands: FakeCommands) -> AsyncIterator[AdminServer]:
     """A server that answers."""
     server = AdminServer(path)

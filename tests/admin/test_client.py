@@ -26,18 +26,6 @@ CALLS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the API answers."""
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def commands() -> FakeCommands:
-    """The supervisor behind it."""
-    return FakeCommands()
-
-
-@pytest.fixture
 def supervisor(path: Path, commands: FakeCommands) -> Iterator[Supervisor]:
     """A supervisor that answers."""
     with Supervisor(path, commands) as supervisor:

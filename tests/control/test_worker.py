@@ -113,29 +113,24 @@ def test_same_settings(stage: Stage) -> None:
     client = stage.client()
     served(stage, client)
     worker = stage.worker
-    before = (
-        worker.members,
-        dict(worker.pools),
-        dict(worker.frontends),
-        worker.pools,
-        worker.connections,
-        worker.admission,
-        worker.deadlines,
-        worker.access_log,
-    )
+
+    def parts() -> tuple[object, ...]:
+        return (
+            worker.members,
+            dict(worker.pools),
+            dict(worker.frontends),
+            worker.pools,
+            worker.connections,
+            worker.admission,
+            worker.deadlines,
+            worker.access_log,
+        )
+
+    before = parts()
     connections = set(stage.pool().connections)
     stage.balancer.put_in_error(stage.member("server2"), stage.clock.monotonic())
     stage.reload()
-    assert before == (
-        worker.members,
-        dict(worker.pools),
-        dict(worker.frontends),
-        worker.pools,
-        worker.connections,
-        worker.admission,
-        worker.deadlines,
-        worker.access_log,
-    )
+    assert before == parts()
     assert stage.pool().connections == connections
     assert stage.member("server2").in_error(stage.clock.monotonic())
     served(stage, client)
