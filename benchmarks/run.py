@@ -54,17 +54,11 @@ class Options:
 class Bench:
     """A run while it lasts: who takes part, and the result as it grows."""
 
-    def __init__(
-        self,
-        options: Options,
-        result: report.Result,
-        stack: ExitStack,
-        cores: Cores | None = None,
-    ) -> None:
+    def __init__(self, options: Options, result: report.Result, stack: ExitStack) -> None:
         self._options = options
         self._result = result
         self._peers = list(options.peers)
-        self._cores = cores or Cores.of_this_machine()
+        self._cores = Cores.of_this_machine()
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
         # Apache's children, which are not root, must reach their files.
         self._folder.chmod(0o755)

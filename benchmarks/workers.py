@@ -3,10 +3,9 @@
 Two questions. How much do two workers on two cores carry, against one? A machine with two cores has
 none left for load and members, so it is answered by CPU time, with all workers on one core: if a
 request costs no more with two workers than with one, they get in each other's way nowhere, and two
-cores carry 2 x (the cost with one) / (the cost with two). And how
-evenly are connections spread that stay? That is asked of bare processes that share one listening
-socket, or have one each (SO_REUSEPORT), and of our workers, who share one and let those first that
-have fewer clients.
+cores carry 2 x (the cost with one) / (the cost with two). And how evenly are connections spread
+that stay? That is asked of bare processes that share one listening socket, or have one each
+(SO_REUSEPORT), and of our workers, who share one and let those first that have fewer clients.
 """
 
 import argparse
