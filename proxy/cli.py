@@ -172,13 +172,33 @@ def _demo(options: argparse.Namespace) -> int:
 def _run_beside(file: str, socket: Path) -> int:
     """`balanceme run` as a process of its own: it forks, and beside threads none should.
 
-    It is in a session of its own, so that a Ctrl-C reaches it once, through us.
+    It is in a session of its own, so that a Ctrl-C reaches it once, through us. An upgrade puts
+    another one in its place, which is followed to its end as well.
     """
+    from proxy.admin import client
+
     command = [sys.executable, "-m", "proxy", "run", file, "--socket", str(socket)]
     process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - ourselves
+    pid = process.pid
+    missed: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            missed.append(number)  # it was followed just now
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: process.send_signal(received))
-    return process.wait()
+        signal.signal(number, forward)
+    status = process.wait()
+    while True:
+        try:
+            with client.until_it_ends(socket) as pid:
+                for each in missed:
+                    os.kill(pid, each)
+                missed.clear()
+        except client.NoAnswerError:
+            return status
 
 
 def _serve(file: str, socket: Path) -> int:

@@ -8,12 +8,15 @@ import asyncio
 import errno
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, UnixConnector
 
+from proxy.admin.control_socket import process_behind
 from proxy.core.settings import OperatorStatus
 
 # Seconds. A reload may wait for its workers, an upgrade for a whole start.
@@ -93,24 +96,29 @@ def stop(path: Path, *, at_once: bool) -> None:
 
     An upgrade meanwhile doesn't matter: the wait is for the one that was asked.
     """
+    with until_it_ends(path):
+        try:
+            _call(path, "POST", "stop", {"at_once": at_once})
+        except _EndedError:
+            pass  # at once may be before the answer
+
+
+@contextmanager
+def until_it_ends(path: Path) -> Iterator[int]:
+    """The process that answers; at the end of the block its own end is waited for.
+
+    Raises AdminError if nobody answers.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as held:
         try:
             held.connect(str(path))
         except OSError as error:
             raise _unreachable(path, error) from error
+        yield process_behind(held)
         try:
-            _call(path, "POST", "stop", {"at_once": at_once})
-        except _EndedError:
-            pass  # at once may be before the answer
-        _wait_for_end(held)
-
-
-def _wait_for_end(held: socket.socket) -> None:
-    """Until the other side closes a connection, on which it never sends anything."""
-    try:
-        held.recv(1)
-    except ConnectionError:
-        pass
+            held.recv(1)  # it never sends anything here, and closes in the end
+        except ConnectionError:
+            pass
 
 
 class _EndedError(NoAnswerError):

@@ -77,6 +77,13 @@ def _check_ours(folder: Path, uid: int) -> None:
         )
 
 
+def process_behind(connected: socket.socket) -> int:
+    """The process that listens where this socket is connected to; 0 if it has no id here."""
+    told = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid: int = _PEER.unpack(told)[0]
+    return pid
+
+
 class ControlSocket:
     """A socket that listens at a path, between ``open`` and ``remove``."""
 
@@ -207,9 +214,7 @@ def _check_abandoned(path: Path) -> None:
         pid = 0
         try:
             probe.connect(str(path))
-            pid = _PEER.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[
-                0
-            ]
+            pid = process_behind(probe)
         except ConnectionRefusedError:
             return
         except BlockingIOError:

@@ -69,6 +69,20 @@ def demo(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
+def test_upgrade(demo: str) -> None:
+    """The demo goes on with the program that follows, and leaves none behind in the end."""
+    folder = Path(re.findall(r"--cacert (\S+)/ca.pem", demo)[0])
+    command = [sys.executable, "-m", "proxy", "upgrade", "--socket", str(folder / "control.sock")]
+    pids = []
+    for _ in range(2):
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        pids += re.findall(r"^upgraded: process (\d+) ", done.stdout)
+    assert len(set(pids)) == 2
+
+
+@pytest.mark.slow
 def test_everything_printed_works(demo: str) -> None:
     """The lines, pasted as they are, show a kept session, its move, and its new cookie."""
     if shutil.which("curl") is None and "CI" not in os.environ:
