@@ -5,6 +5,7 @@ answers.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -191,14 +192,16 @@ def _run_beside(file: str, socket: Path) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, forward)
     status = process.wait()
-    while True:
-        try:
+    with contextlib.suppress(client.NoAnswerError):
+        while True:
             with client.until_it_ends(socket) as pid:
-                for each in missed:
-                    os.kill(pid, each)
-                missed.clear()
-        except client.NoAnswerError:
-            return status
+                _signal(pid, missed)
+    return status
+
+
+def _signal(pid: int, numbers: list[int]) -> None:
+    while numbers:
+        os.kill(pid, numbers.pop(0))
 
 
 def _serve(file: str, socket: Path) -> int:
