@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
+from proxy.core import consistency_members
 from proxy.core.errors import Mistake
 from proxy.core.raw import Raw, among, listed, near, printable, shown
 from proxy.core.served import (
@@ -30,7 +31,7 @@ Finder = Callable[[Raw, Raw], Iterator[Mistake]]
 def consistency_mistakes(tree: Any) -> list[Mistake]:
     """Everything that is wrong between the settings of a raw tree."""
     root = Raw(tree)
-    found = [*_same_address(root), *_alone(root)]
+    found = [*_same_address(root), *_alone(root), *consistency_members.hook_mistakes(root)]
     for frontend in root.at("frontends").entries():
         for find in _OF_A_FRONTEND:
             found += find(root, frontend)
@@ -392,4 +393,5 @@ _OF_A_BALANCER: tuple[Finder, ...] = (
     _cookie_domain,
     _same_site,
     _activesync,
+    *consistency_members.OF_A_BALANCER,
 )

@@ -31,6 +31,8 @@ APACHE_DEFAULTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("frontends", "*", "limits"),
         {"request_line": 8191, "field": 8191, "fields": 100, "head": "800k"},
     ),
+    # A member is back as soon as its checks pass (H5).
+    (("balancers", "*"), {"hold_off": 0}),
     # The flags of RewriteRule's CO set neither attribute unless asked to (C5).
     (("balancers", "*", "session_cookie"), {"secure": False, "http_only": False}),
 )

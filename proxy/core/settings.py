@@ -22,25 +22,35 @@ from pydantic import (
 from proxy.core.values import (
     AccountName,
     BalancerName,
+    CheckMethod,
+    CheckName,
     CookieDomain,
     CookiePath,
     CookiePrefix,
     Duration,
+    FailStatus,
     FileName,
     FolderName,
+    HookUrl,
+    HostField,
     HostName,
+    HostOrAddress,
     Listen,
     LoadFactor,
     MemberUrl,
     Network,
     Path,
+    Pattern,
+    Port,
     Route,
     Secrets,
     Separator,
     ServerField,
     ServerName,
     Size,
+    Statuses,
     StickyName,
+    Target,
     Timeout,
     TlsVersion,
     Token,
@@ -107,6 +117,58 @@ class ProxyProtocol(Enum):
 
     V1 = "v1"
     V2 = "v2"
+
+
+class Takeover(Enum):
+    """Who takes over the sessions of a member that failed, where no route says so."""
+
+    SPREAD = "spread"
+    AUTO = "auto"
+
+
+class Failback(Enum):
+    """What becomes of sessions that were taken over once their member is back."""
+
+    STAY = "stay"
+    RETURN = "return"
+    EXPIRE = "expire"
+
+
+class Fence(Enum):
+    """Whether a member that failed stays out until somebody readmits it."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+
+
+class CheckType(Enum):
+    """What a health check speaks (section 10 of the traffic reference, D96 to D110)."""
+
+    HTTP = "http"
+    HTTPS = "https"
+    TCP = "tcp"
+    TLS = "tls"
+    SMTP = "smtp"
+    LMTP = "lmtp"
+    IMAP = "imap"
+    POP3 = "pop3"
+    MYSQL = "mysql"
+    ZARAFA = "zarafa"
+    ACTIVESYNC = "activesync"
+    COMMAND = "command"
+
+
+class Event(Enum):
+    """What hooks are told of."""
+
+    MEMBER_DOWN = "member_down"
+    MEMBER_UP = "member_up"
+    TAKEOVER = "takeover"
+    FAILBACK = "failback"
+    FENCED = "fenced"
+    READMITTED = "readmitted"
+    DRAINED = "drained"
+    CERTIFICATE_ENDS = "certificate_ends"
 
 
 class ReloadCertificates(Enum):
@@ -299,6 +361,60 @@ class SessionCookie(Model):
     """Signs the route; a second one only verifies. A route without a valid signature is none."""
 
 
+class HealthCheck(Model):
+    """One thing that is asked of a member again and again (H1)."""
+
+    type: CheckType
+    """What it speaks."""
+    name: CheckName | None = None
+    """What it is called; its type when left out."""
+    required: StrictBool = True
+    """Whether the member is out when it fails; otherwise it is only told."""
+    host: HostOrAddress | None = None
+    """Whom to ask instead of the member's own host."""
+    port: Port | None = None
+    """The port; the type's own when left out, or the member's for http and activesync."""
+    interval: Timeout = 10.0
+    """From one probe's start to the next one's, a tenth more or less; 1s once a result is new."""
+    timeout: Timeout | None = None
+    """For a whole probe; 5s when left out, 15s for smtp and lmtp (D103)."""
+    passes: Annotated[int, Field(ge=1, strict=True)] = 2
+    """Probes in a row that must pass before a failed check counts as passed."""
+    fails: Annotated[int, Field(ge=1, strict=True)] = 2
+    """The same the other way; the very first probe decides alone."""
+    tls: StrictBool = False
+    """Speak TLS from the first byte; smtp, lmtp, imap, pop3 and zarafa. activesync: over https."""
+    verify: StrictBool = True
+    """Whether a certificate must be valid for the host, wherever TLS is spoken."""
+    ca_file: FileName | None = None
+    """PEM file of the authorities that count; the system's when left out."""
+    server_name: ServerName | None = None
+    """Name that is asked for (SNI) and must be in the certificate; the host when left out."""
+    certificate_days: Annotated[int, Field(ge=0, strict=True)] = 14
+    """tls and https: told when the certificate ends within so many days."""
+    method: CheckMethod = "GET"
+    """http and https: the request's method."""
+    path: Target | None = None
+    """http, https, activesync: what is asked for; / or /Microsoft-Server-ActiveSync."""
+    host_field: HostField | None = None
+    """http, https, activesync: the Host field; host and port when left out."""
+    statuses: tuple[Statuses, ...] = ()
+    """http, https, zarafa, activesync: what passes, such as [200-399]; by type when left out."""
+    body: Pattern | None = None
+    """http and https: a regular expression that the first 64 KiB of the body must match."""
+    hello: ServerName | None = None
+    """smtp and lmtp: the name that we greet with; the host's own when left out."""
+    credentials_file: FileName | None = None
+    """activesync and mysql: a file with user:password in one line, of an account for this."""
+    command: tuple[str, ...] = ()
+    """command: program and arguments; status 0 passes. BALANCEME_ variables tell of the member."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name or self.type.value
+
+
 class Member(Model):
     """One server of a balancer (Apache: BalancerMember, B1)."""
 
@@ -322,6 +438,10 @@ class Member(Model):
     """Never put in error."""
     retry_after: Duration = 60.0
     """How long it stays in error before it is tried again."""
+    takeover: Route | None = None
+    """Route of who takes over its sessions when it fails; the balancer's when left out."""
+    health_checks: tuple[HealthCheck, ...] | None = None
+    """Instead of the balancer's."""
     timeouts: MemberTimeouts | None = None
     """Instead of the balancer's."""
     max_connections: Annotated[int, Field(ge=1, strict=True)] | None = None
@@ -356,12 +476,47 @@ class Balancer(Model):
     """The cookie we set; without it only the members' own cookies carry routes."""
     failover: dict[Route, Route] = {}
     """Route of a member that failed: route of the one that took its sessions over."""
+    failover_file: FileName | None = None
+    """The same in a file that a cluster manager rewrites: YAML, or Apache's rewrite rules."""
+    takeover: Takeover = Takeover.SPREAD
+    """A failed member's sessions are elected anew (spread), or all go to one member (auto)."""
+    failback: Failback = Failback.STAY
+    """What becomes of sessions that were taken over once their member is back."""
+    fence: Fence = Fence.NEVER
+    """on_failure: a member whose checks failed stays out until it is readmitted."""
+    hold_off: Duration = 5.0
+    """How long a failed member must pass before it is back; doubled each time it fails again."""
+    slow_start: Duration = 0.0
+    """How long the share of a member that is back takes to rise to its load factor."""
+    health_checks: tuple[HealthCheck, ...] = ()
+    """What is asked of each member."""
+    fail_on_status: tuple[FailStatus, ...] = ()
+    """Statuses of a member's answer that put it in error (F10)."""
+    fail_on_timeout: StrictBool = False
+    """A short request without an answer in time puts the member in error (F11, D70)."""
+    forced_recovery: StrictBool = True
+    """When every member is in error, all are tried at once, whatever retry_after says (F7)."""
+    wait_timeout: Duration = 0.0
+    """How long a request waits for a member that can be used, before 503 (B16)."""
     no_failover: StrictBool = False
     """A session whose member can't be used gets 503 instead of another member (F9)."""
     max_attempts: Annotated[int, Field(ge=0, strict=True)] | None = None
     """Failover attempts for one request; the number of the other members when left out (F5)."""
     timeouts: MemberTimeouts = MemberTimeouts()
     """How long its members may take."""
+
+
+class Hook(Model):
+    """Who is told when something happens: a command or a URL, with a JSON object."""
+
+    on: Annotated[tuple[Event, ...], Field(min_length=1)]
+    """Which events."""
+    command: tuple[str, ...] = ()
+    """Program and arguments; the object comes on standard input."""
+    url: HookUrl | None = None
+    """Where the object is posted to."""
+    timeout: Timeout = 10.0
+    """How long it may take."""
 
 
 class AccessLog(Model):
@@ -411,6 +566,10 @@ class Settings(Model):
     """Answered by ourselves on every frontend: 200 while we serve, 503 once we are to stop."""
     reload_certificates: ReloadCertificates = ReloadCertificates.MANUAL
     """Changed certificate files are taken up by a reload (manual), or within seconds (auto)."""
+    hooks: tuple[Hook, ...] = ()
+    """Who is told of events."""
+    explain_to: tuple[Network, ...] = ()
+    """Clients whose responses say in X-Balanceme how their member was chosen."""
     user: AccountName | None = None
     """Whom the workers run as, when we are started as root."""
     group: AccountName | None = None

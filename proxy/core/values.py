@@ -6,6 +6,7 @@ same. Nothing here knows which setting a value belongs to.
 """
 
 import re
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic import (
 
 DURATION_PATTERN = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)"
 SIZE_PATTERN = r"([0-9]{1,12})([kmg]?)"
+STATUSES_PATTERN = r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?"
 # Ten years. A session cookie's Expires is a date: a lifetime without a bound can leave the
 # calendar, and no other duration means anything beyond it.
 LONGEST_DURATION = 3650 * 86400.0
@@ -177,6 +179,43 @@ def parse_secrets(value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_statuses(value: Any) -> str:
+    """A status such as ``200``, or a range such as ``200-399``, as text."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    found = re.fullmatch(STATUSES_PATTERN, text) if isinstance(text, str) else None
+    if found is None or int(found[1]) > int(found[2] or found[1]):
+        raise ValueError("a status is a number from 100 to 599, or a range of them: 200-399")
+    return found[0]
+
+
+def among_statuses(status: int, ranges: Iterable[str]) -> bool:
+    """Whether a status is one of these, or in one of the ranges."""
+    for each in ranges:
+        first, _, last = each.partition("-")
+        if int(first) <= status <= int(last or first):
+            return True
+    return False
+
+
+def check_pattern(value: str) -> str:
+    """The value as it is, if it is a regular expression."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"a regular expression has a mistake: {error}") from None
+    return value
+
+
+def check_host(value: str) -> str:
+    """The value as it is, if it is a host name or an address, an IPv6 one without brackets."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value):
+        try:
+            ip_address(value)
+        except ValueError:
+            raise ValueError("a host is a name or an address, without port") from None
+    return value
+
+
 # --- types -------------------------------------------------------------------------------------
 
 
@@ -305,6 +344,48 @@ Token = Annotated[
     str,
     StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"),
     _allowed("the name of a protocol, such as websocket"),
+]
+# What a request may ask for: a path, maybe with a query.
+Target = Annotated[
+    str,
+    StringConstraints(pattern=r"^/[!-\"$-~]*$"),
+    _allowed("a path that begins with /, maybe with a query"),
+]
+HostField = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.:\[\]-]+$"),
+    _allowed("a host, maybe with a port, as text"),
+]
+HostOrAddress = Annotated[
+    str, AfterValidator(check_host), _allowed("a host name or an address, as text")
+]
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+CheckName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,63}$"),
+    _allowed("a name of 1 to 63 letters, digits, underscores, dots and hyphens, as text"),
+]
+CheckMethod = Literal["GET", "HEAD", "OPTIONS"]
+# One status, or a range of them.
+Statuses = Annotated[
+    str,
+    BeforeValidator(check_statuses),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer"],
+            "pattern": f"^{STATUSES_PATTERN}$",
+            "minimum": 100,
+            "maximum": 599,
+        }
+    ),
+    _allowed("a status from 100 to 599, or a range such as 200-399"),
+]
+FailStatus = Annotated[int, Field(ge=200, le=599, strict=True)]
+Pattern = Annotated[str, AfterValidator(check_pattern), _allowed("a regular expression, as text")]
+HookUrl = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[!-\"$-~]+$"),
+    _allowed("a URL, http://... or https://..., as text"),
 ]
 LoadFactor = Annotated[float, Field(ge=1, le=100, strict=True)]
 # YAML reads 1.2 as a number.

@@ -380,6 +380,17 @@ CANDIDATES: list[Any] = [
     "127.0.0.1:1",
     "!",
     "1.3",
+    "auto",
+    "return",
+    "on_failure",
+    "imap",
+    "other",
+    "HEAD",
+    ["500-502"],
+    [502],
+    [{"type": "tcp"}],
+    [{"on": ["drained"], "command": ["other"]}],
+    ["drained"],
     ["10.9.0.0/16"],
     ["other.zarafa.com"],
     OTHER_SECRET,
@@ -397,6 +408,7 @@ CANDIDATES: list[Any] = [
     {"cluster": WEB, "web": WEB},
 ]
 FULL = top(
+    hooks=[{"on": ["takeover"], "url": "http://monitor.zarafa.com"}],
     frontends=[
         {**FRONTEND, "tls": [{"certificate": "a.pem"}, {"certificate": "b", "names": ["b"]}]}
     ],
@@ -404,6 +416,7 @@ FULL = top(
         "cluster": {
             **CLUSTER,
             "failover": {"server1": "server2"},
+            "health_checks": [{"type": "http"}],
             "members": [{**MEMBERS[0], "timeouts": {}}],
             "session_cookie": {"secret": SECRET},
         },
