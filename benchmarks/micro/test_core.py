@@ -10,7 +10,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.members import answer
 from benchmarks.scenarios import SMALL_BYTES, request, session
-from proxy.core.balancer import Balancer, Session
+from proxy.core.balancer import Balancer
+from proxy.core.choice import Session
 from proxy.core.framing import ChunkedBody
 from proxy.core.headers import Forwarded, client_lines, member_request, own_start
 from proxy.core.heads import RequestHead

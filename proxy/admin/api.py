@@ -15,20 +15,19 @@ is told the same. Every answer is a JSON object, every refusal as well:
 The supervisor forks: nothing here uses threads, the loop's executor or signals.
 """
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from proxy.admin import members_api
+from proxy.admin.bodies import RequestError, read_body
 from proxy.admin.control_socket import ControlSocket
 from proxy.control.commands import CommandError, Commands
 from proxy.control.config_file import report
 from proxy.core.errors import ConfigError
-from proxy.core.settings import OperatorStatus
 
 log = logging.getLogger("balanceme")
 
@@ -97,14 +96,8 @@ def application(commands: Commands) -> web.Application:
     made.router.add_post("/v1/reload", routes.reload)
     made.router.add_post("/v1/upgrade", routes.upgrade)
     made.router.add_post("/v1/stop", routes.stop)
-    made.router.add_post(
-        "/v1/balancers/{balancer}/members/{member}/status", routes.set_operator_status
-    )
+    members_api.add_routes(made.router, commands)
     return made
-
-
-class _RequestError(Exception):
-    """A request that can't be understood; the message is for whoever wrote it."""
 
 
 class _Routes:
@@ -119,35 +112,19 @@ class _Routes:
 
     async def reload(self, request: web.Request) -> web.Response:
         """``POST /v1/reload {"dry_run": false}``: ``changes``, a list of lines."""
-        found = await _body(request, dry_run=bool)
+        found = await read_body(request, dry_run=bool)
         changes = await self._commands.reload(dry_run=found.get("dry_run", False))
         return web.json_response({"changes": changes})
 
     async def upgrade(self, request: web.Request) -> web.Response:
         """``POST /v1/upgrade``: ``pid``, the new supervisor's process id."""
-        await _body(request)
+        await read_body(request)
         return web.json_response({"pid": await self._commands.upgrade()})
 
     async def stop(self, request: web.Request) -> web.Response:
         """``POST /v1/stop {"at_once": false}``: an empty object; the stop has begun."""
-        found = await _body(request, at_once=bool)
+        found = await read_body(request, at_once=bool)
         self._commands.stop(at_once=found.get("at_once", False))
-        return web.json_response({})
-
-    async def set_operator_status(self, request: web.Request) -> web.Response:
-        """``POST /v1/balancers/NAME/members/ROUTE/status {"status": "drain"}``: an empty object.
-
-        A member without a route goes by its url, percent-encoded.
-        """
-        found = await _body(request, status=str)
-        known = [status.value for status in OperatorStatus]
-        if found.get("status") not in known:
-            raise _RequestError(f"status must be one of {', '.join(known)}")
-        await self._commands.set_operator_status(
-            request.match_info["balancer"],
-            request.match_info["member"],
-            OperatorStatus(found["status"]),
-        )
         return web.json_response({})
 
     @web.middleware
@@ -159,7 +136,7 @@ class _Routes:
             allow = error.headers.get("Allow")
             reason = f"{request.method} {request.rel_url.raw_path}: {error.reason}"
             return _refusal(error.status, reason, {"Allow": allow} if allow else None)
-        except _RequestError as error:
+        except RequestError as error:
             return _refusal(400, str(error))
         except CommandError as error:
             return _refusal(409, str(error))
@@ -174,30 +151,3 @@ class _Routes:
 
 def _refusal(status: int, reason: str, fields: dict[str, str] | None = None) -> web.Response:
     return web.json_response({"error": reason}, status=status, headers=fields)
-
-
-async def _body(request: web.Request, **known: type) -> dict[str, Any]:
-    """A request's JSON object, with no other keys than these; none at all counts as empty."""
-    try:
-        data = await request.read()
-        found = json.loads(data) if data else {}
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise _RequestError("the request's body broke off") from error
-    # UnicodeDecodeError is a ValueError.
-    except (ValueError, RecursionError) as error:
-        raise _RequestError("the request's body is no JSON") from error
-    if not isinstance(found, dict):
-        raise _RequestError("the request's body must be a JSON object")
-    for key, value in found.items():
-        if key not in known:
-            raise _RequestError(f"unknown key {json.dumps(key)}; known: {_listed(known)}")
-        if type(value) is not known[key]:
-            raise _RequestError(f"{key} must be {_KINDS[known[key]]}")
-    return found
-
-
-_KINDS = {bool: "true or false", str: "a text"}
-
-
-def _listed(known: dict[str, type]) -> str:
-    return ", ".join(known) or "none"

@@ -17,7 +17,6 @@ from urllib.parse import quote
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, UnixConnector
 
 from proxy.admin.control_socket import process_behind
-from proxy.core.settings import OperatorStatus
 
 # Seconds. A reload may wait for its workers, an upgrade for a whole start.
 QUICK = 10.0
@@ -65,14 +64,24 @@ def upgrade(path: Path) -> int:
     return int(_of(_call(path, "POST", "upgrade", seconds=PATIENT), "pid", path))
 
 
-def set_operator_status(
-    path: Path, member: str, status: OperatorStatus, balancer: str | None = None
+def say_of_member(
+    path: Path, member: str, word: str, body: dict[str, Any], balancer: str | None = None
 ) -> list[dict[str, Any]]:
-    """Say what is wanted of a member, named by route or url, in all balancers that have it.
+    """Say something of a member, named by route or url, in all balancers that have it.
 
-    Its entry in the status of each such balancer, as it was before, with the balancer's name under
-    ``balancer``. Raises AdminError, also for a member that nobody has.
+    ``word`` and ``body`` are those of the API. Its entry in the status of each such balancer, as it
+    was before, with the balancer's name under ``balancer``. Raises AdminError, also for a member
+    that nobody has.
     """
+    meant = members_called(path, member, balancer)
+    for name in dict.fromkeys(each["balancer"] for each in meant):
+        place = f"balancers/{quote(name, safe='')}/members/{quote(member, safe='')}/{word}"
+        _call(path, "POST", place, body)
+    return meant
+
+
+def members_called(path: Path, member: str, balancer: str | None = None) -> list[dict[str, Any]]:
+    """The entries of a member in the status, with the balancer's name. Raises AdminError."""
     balancers = _of(_call(path, "GET", "status"), "balancers", path)
     everybody = [
         {**each, "balancer": name}
@@ -85,9 +94,6 @@ def set_operator_status(
         names = ", ".join(each["route"] or each["url"] for each in everybody) or "none"
         where = "balancer" if balancer is None else f"balancer {balancer}"
         raise AdminError(f"no {where} has a member {member}; there are: {names}")
-    for name in dict.fromkeys(each["balancer"] for each in meant):
-        place = f"balancers/{quote(name, safe='')}/members/{quote(member, safe='')}/status"
-        _call(path, "POST", place, {"status": status.value})
     return meant
 
 

@@ -1,57 +1,19 @@
 """The supervisor's one view of all balancers and members.
 
 Here a member's status is decided: what the operator wants, what checks found, what any worker's
-traffic ran into. It is written to the scoreboard, from which every worker takes it. Nothing here
-waits, and nothing here knows processes: workers are rows of the board.
+traffic ran into, and who has taken over whose sessions. It is written to the scoreboard, from which
+every worker takes it. Nothing here waits, and nothing here knows processes: workers are rows of the
+board.
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
-from proxy.control.scoreboard import MemberCounters, MemberStatus, Scoreboard
-from proxy.core.member import status_words
-from proxy.core.settings import Member as MemberSettings
+from proxy.control.happening import Happenings
+from proxy.control.member_view import MemberView
+from proxy.control.scoreboard import MemberCounters, Scoreboard
+from proxy.core.health import Verdict
 from proxy.core.settings import OperatorStatus, Settings
-
-Key = tuple[str, str, str | None]
-
-
-class MemberView:
-    """What the supervisor knows of one member."""
-
-    __slots__ = ("balancer", "ended", "settings", "status")
-
-    def __init__(self, balancer: str, settings: MemberSettings) -> None:
-        self.balancer = balancer
-        self.settings = settings
-        self.status = MemberStatus(settings.status, check_failed=False, error_since=0)
-        # what workers counted that have ended
-        self.ended = MemberCounters()
-
-    @property
-    def key(self) -> Key:
-        """What makes it this member, of all balancers'."""
-        return self.balancer, *self.settings.key
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return self.settings.route or self.settings.url
-
-    def configure(self, settings: MemberSettings) -> None:
-        """Other settings; if the file says another status than before, that counts."""
-        if settings.status is not self.settings.status:
-            self.status = self.status._replace(operator=settings.status)
-        self.settings = settings
-
-    def in_error(self, now: float) -> bool:
-        """Whether traffic failed less than the retry time ago (F6)."""
-        since = self.status.error_since
-        return bool(since) and now - since <= self.settings.retry_after
-
-    def __repr__(self) -> str:
-        return f"<MemberView {self.balancer} {self.name} {self.status.operator.value}>"
+from proxy.core.takeover import Origin, Said, Takeover, Takeovers
 
 
 class Cluster:
@@ -60,14 +22,17 @@ class Cluster:
     def __init__(self, settings: Settings, workers: int) -> None:
         self.settings = settings
         self.members = [
-            MemberView(name, member)
+            MemberView(name, member, balancer)
             for name, balancer in settings.balancers.items()
             for member in balancer.members
         ]
+        self.takeovers = {name: Takeovers() for name in settings.balancers}
+        self.happenings = Happenings()
         self.board = Scoreboard(len(self.members), workers)
         # exchanges of workers that have ended
         self._ended = 0.0
-        self._write()
+        self._configure_takeovers()
+        self.publish()
 
     def reload(self, settings: Settings, workers: int) -> Scoreboard:
         """Other settings, on a board of their own; the former board, which is the caller's.
@@ -82,21 +47,45 @@ class Cluster:
         former = self.board
         fresh = Cluster(settings, workers)
         self.settings, self.board, self.members = settings, fresh.board, fresh.members
+        self.takeovers = {
+            name: self.takeovers.get(name, made) for name, made in fresh.takeovers.items()
+        }
+        self._configure_takeovers()
         going_on = range(min(workers, former.workers))
         for worker in going_on:
             self.board.set_worker(worker, former.worker(worker))
         for index, made in enumerate(fresh.members):
             if made.key in known:
                 place, view = known[made.key]
-                view.configure(made.settings)
+                view.configure(made.settings, settings.balancers[view.balancer])
                 self.members[index] = view
                 for worker in going_on:
                     self.board.set_counters(worker, index, former.counters(worker, place))
         self.board.leaving = former.leaving
-        self._write()
+        self.publish()
         return former
 
-    def _write(self) -> None:
+    def _configure_takeovers(self) -> None:
+        """What the configuration says of takeovers, and nothing about routes that are gone."""
+        by_configuration = Said("the configuration", time.time())
+        for name, balancer in self.settings.balancers.items():
+            takeovers = self.takeovers[name]
+            takeovers.keep(frozenset(each.route for each in balancer.members if each.route))
+            takeovers.replace(Origin.CONFIGURATION, balancer.failover, by_configuration)
+
+    def publish(self) -> None:
+        """Write to the board what was decided of all members."""
+        for name in self.settings.balancers:
+            in_force = self.takeovers[name].in_force()
+            places = {
+                view.settings.route: index
+                for index, view in enumerate(self.members)
+                if view.balancer == name and view.settings.route
+            }
+            for gone, index in places.items():
+                view = self.members[index]
+                heir = places[in_force[gone].heir] if gone in in_force else -1
+                view.status = view.status._replace(heir=heir)
         for index, view in enumerate(self.members):
             self.board.set_status(index, view.status)
 
@@ -113,6 +102,7 @@ class Cluster:
             if latest > view.status.error_since:
                 news = True
                 view.status = view.status._replace(error_since=latest)
+                view.passed_since = {}
                 self.board.set_status(index, view.status)
         return news
 
@@ -149,86 +139,39 @@ class Cluster:
             if view.balancer == balancer and member in (view.settings.route, view.settings.url)
         ]
 
-    def set_operator_status(self, view: MemberView, status: OperatorStatus) -> None:
-        """What the operator wants of a member."""
-        view.status = view.status._replace(operator=status)
-        self.board.set_status(self.members.index(view), view.status)
+    def of(self, balancer: str) -> list[MemberView]:
+        """The members of a balancer."""
+        return [view for view in self.members if view.balancer == balancer]
 
-    # --- what people and files see -------------------------------------------------------------
+    def by_route(self, balancer: str, route: str | None) -> MemberView | None:
+        """The member with a route."""
+        found = (view for view in self.of(balancer) if route and view.settings.route == route)
+        return next(found, None)
 
-    def as_json(self, sessions: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-        """The balancers with their members; ``sessions`` are live ones by balancer and route."""
-        now = time.monotonic()
-        found: dict[str, Any] = {
-            name: {"lbmethod": balancer.lbmethod.value, "members": []}
-            for name, balancer in self.settings.balancers.items()
-        }
-        for index, view in enumerate(self.members):
-            counters = self.counters(index)
-            found[view.balancer]["members"].append(
-                {
-                    "route": view.settings.route,
-                    "url": view.settings.url,
-                    "status": status_words(
-                        view.status.operator,
-                        check_failed=view.status.check_failed,
-                        in_error=view.in_error(now),
-                    ),
-                    "operator": view.status.operator.value,
-                    "check_failed": view.status.check_failed,
-                    "in_error": view.in_error(now),
-                    "busy": int(counters.busy),
-                    "elected": int(counters.elected),
-                    "sent": int(counters.sent),
-                    "received": int(counters.received),
-                    "sessions": sessions.get((view.balancer, view.settings.route or ""), 0),
-                }
-            )
-        return found
+    def takeover_of(self, view: MemberView) -> Takeover | None:
+        """Who has taken over a member's sessions, if anybody has."""
+        route = view.settings.route
+        return self.takeovers[view.balancer].in_force().get(route) if route else None
 
-    def saved(self) -> list[dict[str, Any]]:
-        """What was said since the start and must survive: statuses that differ from the file's."""
-        return [
-            {
-                "balancer": view.balancer,
-                "url": view.settings.url,
-                "route": view.settings.route,
-                "file": view.settings.status.value,
-                "operator": view.status.operator.value,
-            }
-            for view in self.members
-            if view.status.operator is not view.settings.status
-        ]
+    def set_operator_status(
+        self, view: MemberView, status: OperatorStatus, said: Said | None = None
+    ) -> None:
+        """What the operator wants of a member; whatever drain there was is over."""
+        takes_none = (OperatorStatus.DISABLED, OperatorStatus.STOPPED)
+        if status is OperatorStatus.ENABLED and view.status.operator in takes_none:
+            view.status = view.status._replace(back_since=time.monotonic())
+        view.status = view.status._replace(operator=status, empty_by=0)
+        view.said = said if status is not view.settings.status else None
+        view.drain = None
+        self.publish()
 
-    def restore(self, saved: list[dict[str, Any]]) -> list[str]:
-        """Take up what ``saved`` said, as far as the file still says what it did then; in words.
-
-        Nothing is taken up, and some exception raised, if it is nothing that ``saved`` says.
-        """
-        if not isinstance(saved, list):
-            raise TypeError("it holds no list")
-        by_key = {view.key: view for view in self.members}
-        # All is read before any of it counts.
-        read = [
-            (
-                by_key.get((entry["balancer"], entry["url"], entry["route"])),
-                f"{entry['balancer']}: {entry['route'] or entry['url']}",
-                OperatorStatus(entry["file"]),
-                OperatorStatus(entry["operator"]),
-            )
-            for entry in saved
-        ]
-        words = []
-        for view, name, file, operator in read:
-            over = f"{name} is {operator.value} no more, as was said"
-            if view is None:
-                words.append(f"{over}: there is no such member now")
-            elif view.settings.status is not file:
-                words.append(f"{over}: the file says {view.settings.status.value} now")
-            else:
-                self.set_operator_status(view, operator)
-                words.append(f"{name} is still {operator.value}, as was said")
-        return words
+    def set_verdict(self, view: MemberView) -> None:
+        """The checks' verdict has flipped."""
+        verdict = view.health.verdict
+        if verdict is Verdict.PASSED and view.status.verdict is not Verdict.UNKNOWN:
+            view.status = view.status._replace(back_since=time.monotonic())
+        view.status = view.status._replace(verdict=verdict)
+        self.publish()
 
     def __repr__(self) -> str:
         return f"<Cluster {len(self.members)} members>"

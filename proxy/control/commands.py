@@ -3,13 +3,53 @@
 The rule: who administers knows this Protocol and not the supervisor. Nothing here does anything.
 """
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from proxy.core.settings import OperatorStatus
+from proxy.core.takeover import Said
 
 
 class CommandError(Exception):
     """A command that can't be carried out; the message says why, in words for the operator."""
+
+
+class DrainUntil(NamedTuple):
+    """How a drain ends; with neither it goes on until the operator says otherwise."""
+
+    # when sessions that are left move elsewhere, in seconds since 1970
+    deadline: float | None = None
+    # whether the member is disabled once nothing is left on it
+    empty: bool = False
+
+
+class MemberCommands(Protocol):
+    """What can be said of members; each is named by its balancer, and by its route or url.
+
+    All raise CommandError for a name that nobody has, and for what can't be.
+    """
+
+    async def set_operator_status(
+        self, balancer: str, member: str, status: OperatorStatus, said: Said
+    ) -> None:
+        """Set what the operator wants of a member."""
+
+    async def drain(self, balancer: str, member: str, until: DrainUntil, said: Said) -> None:
+        """Give a member no new sessions, and end those it has as ``until`` says."""
+
+    async def set_terms(
+        self, balancer: str, member: str, changes: Mapping[str, Any], said: Said
+    ) -> None:
+        """Change how a member is elected.
+
+        ``changes``: any of ``load_factor``, ``lbset``, ``hot_standby`` and ``hot_spare``.
+        """
+
+    async def failover(self, balancer: str, member: str, heir: str | None, said: Said) -> None:
+        """``heir`` has taken over the member's sessions; None: they are its own again."""
+
+    async def readmit(self, balancer: str, member: str, said: Said) -> None:
+        """A fenced member may serve again, as soon as its checks pass."""
 
 
 class Commands(Protocol):
@@ -23,9 +63,12 @@ class Commands(Protocol):
         ``requests``; ``frontends`` with ``listen`` and ``tls``; ``workers`` with ``number``,
         ``pid``, ``phase``, ``generation``, ``connections``, ``requests``, ``started`` and
         ``heartbeat`` (seconds since the last one); ``balancers`` by name with ``lbmethod`` and
-        ``members``, each with ``route``, ``url``, ``status`` (in words), ``operator``,
-        ``check_failed``, ``in_error``, ``busy``, ``elected``, ``sent``, ``received`` (bytes) and
-        ``sessions``, maybe ``letters``. Whoever reads it copes with more keys and with fewer.
+        ``members``, each with ``route``, ``url``, ``status`` (in words), ``letters`` (Apache's),
+        ``operator``, ``verdict``, ``reason``, ``in_error``, ``busy``, ``elected``, ``sent``,
+        ``received`` (bytes), ``sessions``, ``load_factor``, ``lbset``, ``hot_standby``,
+        ``hot_spare``, ``checks`` (``name``, ``required``, ``passing``, ``text``), ``said``,
+        ``terms_said``, ``fenced``, ``takeover`` (``heir``, ``origin``), each with ``by``, ``at``
+        and ``why``, and ``drain``. Whoever reads it copes with more keys and with fewer.
         """
 
     async def reload(self, *, dry_run: bool) -> list[str]:
@@ -41,11 +84,9 @@ class Commands(Protocol):
         Raises CommandError if the new program was dropped; then this one serves on.
         """
 
+    @property
+    def members(self) -> MemberCommands:
+        """What can be said of members."""
+
     def stop(self, *, at_once: bool) -> None:
         """Begin to stop: gracefully, or by cutting what is under way."""
-
-    async def set_operator_status(self, balancer: str, member: str, status: OperatorStatus) -> None:
-        """Set what the operator wants of a member, named by its route or its url.
-
-        Raises CommandError for a name that nobody has.
-        """

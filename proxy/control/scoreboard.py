@@ -11,22 +11,44 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from proxy.core.health import Verdict
+from proxy.core.member import Terms
 from proxy.core.settings import OperatorStatus
 
 # A whole number as a double is exact up to 2 ** 53.
 CELL = 8
 _OPERATOR = list(OperatorStatus)
+_VERDICT = list(Verdict)
 
 
 class MemberStatus(NamedTuple):
     """What the supervisor decided of a member.
 
-    ``error_since`` is a monotonic time, which all processes of a machine share; 0 for never.
+    Times are monotonic ones, which all processes of a machine share; 0 for never.
     """
 
     operator: OperatorStatus
-    check_failed: bool
-    error_since: float
+    verdict: Verdict = Verdict.PASSED
+    # when traffic last failed, and until when such errors are over since its checks passed
+    error_since: float = 0
+    recovered: float = 0
+    # the place of the member that has taken its sessions over; -1 for none
+    heir: float = -1
+    # when it came back
+    back_since: float = 0
+    load_factor: float = 1
+    lbset: float = 0
+    hot_standby: float = 0
+    hot_spare: float = 0
+    # until when those who wait for news there have to be sent away
+    empty_by: float = 0
+
+    @property
+    def terms(self) -> Terms:
+        """How it is elected."""
+        return Terms(
+            self.load_factor, int(self.lbset), bool(self.hot_standby), bool(self.hot_spare)
+        )
 
 
 class MemberCounters(NamedTuple):
@@ -100,14 +122,14 @@ class Scoreboard:
     def status(self, member: int) -> MemberStatus:
         """The status of a member, by its place in the settings."""
         at = _HEADER + _STATUS * member
-        operator, check_failed, error_since = self._cells[at : at + _STATUS]
-        return MemberStatus(_OPERATOR[int(operator)], bool(check_failed), error_since)
+        operator, verdict, *rest = self._cells[at : at + _STATUS]
+        return MemberStatus(_OPERATOR[int(operator)], _VERDICT[int(verdict)], *rest)
 
     def set_status(self, member: int, status: MemberStatus) -> None:
         """Write it."""
-        operator, check_failed, error_since = status
+        operator, verdict, *rest = status
         at = _HEADER + _STATUS * member
-        self._write(at, (_OPERATOR.index(operator), check_failed, error_since))
+        self._write(at, (_OPERATOR.index(operator), _VERDICT.index(verdict), *rest))
 
     # --- written by a worker ------------------------------------------------------------------
 

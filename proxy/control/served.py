@@ -6,7 +6,6 @@ that concerns all of them (a member in error) is decided here, in the one view o
 """
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -19,26 +18,23 @@ from proxy.control.channel import MOST_FILES, Channel, Kind, Message
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
+from proxy.control.members import Members
 from proxy.control.plan import Plan
 from proxy.control.sockets import by_address, close_all, for_upgrade
-from proxy.control.state import load_state, open_folder, save_state
+from proxy.control.state import open_folder
 from proxy.control.worker import warn_of_room, worker_count
 from proxy.control.worker_process import Start
 from proxy.control.workers import PREPARATION, Phase, Told, WorkerHandle, Workers
 from proxy.core.differences import differences, in_words
 from proxy.core.errors import ConfigError
 from proxy.core.sessions import MemberName, merge
-from proxy.core.settings import OperatorStatus, Settings
+from proxy.core.settings import Settings
 from proxy.dataplane.tls import Entries
 
 log = logging.getLogger("balanceme")
 
 # How long workers may take to tell their sessions, in seconds.
 COUNTING = 2.0
-# What was said of members and must survive, in the state folder.
-STATE = "members.json"
-# The same for the new program of an upgrade, in its environment.
-VARIABLE = "BALANCEME_MEMBERS"
 
 
 class Served:
@@ -58,7 +54,7 @@ class Served:
         """
         settings = holdings.settings
         self._account = resolve(settings.user, settings.group)
-        self._folder = None if settings.state_folder is None else open_folder(settings.state_folder)
+        folder = None if settings.state_folder is None else open_folder(settings.state_folder)
         self._loop = loop
         self._changed = changed
         self.generation = 1
@@ -67,11 +63,12 @@ class Served:
         self.cluster = Cluster(holdings.settings, worker_count(holdings.settings))
         self.workers = Workers(loop, Told(self._heard, self._ended, changed), self._heartbeat)
         self.workers.resize(worker_count(holdings.settings), 0)
+        self.members = Members(self.cluster, loop, folder, self.workers.nudge, self.count_sessions)
         # made once, so that all workers have the same
         self._entries = Entries()
         self._salt = os.urandom(16)
         self._name_entries()
-        self._restore(environ.pop(VARIABLE, None))
+        self.members.restore(environ)
         self._reloading = asyncio.Lock()
         # what certificate files were when they were last taken up on their own, or could not be
         self._tried: Stamp | None = None
@@ -191,7 +188,7 @@ class Served:
             await asyncio.wait(waiting, timeout=PREPARATION)
         former_board.close()
         former.close_but(holdings)
-        self._save_members()
+        self.members.changed()
         log.info("generation %d of the settings is in force", self.generation)
 
     def _send_plan(self, worker: WorkerHandle) -> None:
@@ -240,41 +237,10 @@ class Served:
 
     # --- members -------------------------------------------------------------------------------
 
-    def set_operator_status(self, balancer: str, member: str, status: OperatorStatus) -> None:
-        """What the operator wants of a member, by its route or url; raises CommandError."""
-        views = self.cluster.find(balancer, member)
-        if not views:
-            raise CommandError(f"{balancer} has no member {member}, or there is no such balancer")
-        for view in views:
-            self.cluster.set_operator_status(view, status)
-            log.info("%s: %s is %s, as was told", balancer, view.name, status.value)
-        self.workers.nudge()
-        self._save_members()
-
-    def _save_members(self) -> None:
-        """Keep what was said of members, also once the file has overruled it."""
-        if self._folder is not None:
-            save_state(self._folder, STATE, json.dumps(self.cluster.saved(), indent=1).encode())
-
-    def _restore(self, handed_on: str | None) -> None:
-        words: list[str] | None = None
-        if handed_on is not None:
-            try:
-                words = self._parse_state(handed_on.encode())
-            except Exception as error:  # noqa: BLE001 - of another version, and no reason to fail
-                log.warning("what was said of members is not understood: %s", error)
-        elif self._folder is not None:
-            words = load_state(self._folder, STATE, self._parse_state)
-        for text in words or ():
-            log.info("%s", text)
-
-    def _parse_state(self, data: bytes) -> list[str]:
-        return self.cluster.restore(json.loads(data))
-
     def for_upgrade(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """What the new program needs to serve the same: entries of its environment, and files."""
         entry, files = for_upgrade(self.holdings.sockets.values())
-        return {**entry, VARIABLE: json.dumps(self.cluster.saved())}, files
+        return {**entry, **self.members.for_upgrade()}, files
 
     # --- the end -------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ neither forge what the next start believes nor name a process that root is to si
 """
 
 import fcntl
+import hashlib
 import logging
 import os
 import re
@@ -187,7 +188,8 @@ def save_state(folder: Path, name: str, data: bytes) -> bool:
     made = path.with_name(f".{name}.{os.getpid()}")
     try:
         try:
-            os.close(_write_beside(made, data, 0o640, sync=True))
+            checked = b"sha256 %b\n%b" % (_checksum(data), data)
+            os.close(_write_beside(made, checked, 0o640, sync=True))
             made.replace(path)
             _sync_folder(folder)
         except BaseException:
@@ -206,7 +208,7 @@ def load_state(folder: Path, name: str, parse: Callable[[bytes], T]) -> T | None
     """
     path = folder / name
     try:
-        return parse(path.read_bytes())
+        return parse(_checked(path.read_bytes()))
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001 - whatever is in a file, it never stops a start
@@ -221,6 +223,18 @@ def load_state(folder: Path, name: str, parse: Callable[[bytes], T]) -> T | None
     else:
         log.warning("%s can't be used (%s); it is set aside as %s", path, reason, aside)
     return None
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+def _checked(found: bytes) -> bytes:
+    """What was saved, if it is all there; raises ValueError."""
+    head, _, data = found.partition(b"\n")
+    if head != b"sha256 %b" % _checksum(data):
+        raise ValueError("its checksum doesn't fit what it holds")
+    return data
 
 
 def _sync_folder(folder: Path) -> None:

@@ -21,6 +21,7 @@ from proxy.control.channel import channel_pair
 from proxy.control.commands import CommandError, Commands
 from proxy.control.holdings import hold
 from proxy.control.log_files import LineSink
+from proxy.control.members import Members
 from proxy.control.notify import STATUS_INTERVAL, Notify
 from proxy.control.operator_log import start_logging
 from proxy.control.overview import in_numbers, overview
@@ -31,7 +32,7 @@ from proxy.control.upgrade import Predecessor, Successor, UpgradeError
 from proxy.control.worker import room_for_connections
 from proxy.control.workers import WATCH, WorkerHandle
 from proxy.core.errors import ConfigError
-from proxy.core.settings import OperatorStatus, ReloadCertificates
+from proxy.core.settings import ReloadCertificates
 
 log = logging.getLogger("balanceme")
 
@@ -110,6 +111,7 @@ class Supervisor:
             self._loop.run_until_complete(self._start_services(takes_over=False))
         self._watch()
         self._watch_certificates()
+        self.members.start()
         worker_process.share_memory()
         while not (workers.stopping and not workers.all):
             for number in workers.due():
@@ -309,6 +311,7 @@ class Supervisor:
             await self._successor.ready()
         except UpgradeError:
             self._successor = None
+            self.members.handed_on = False
             await self._take_back()
             raise
         return self._successor
@@ -360,11 +363,10 @@ class Supervisor:
         self._notify.stopping(f"exchanges under way may take {timeout:g} s")
         self._served.stop(timeout)
 
-    async def set_operator_status(self, balancer: str, member: str, status: OperatorStatus) -> None:
-        """What the operator wants of a member, by its route or url; raises CommandError."""
-        if self._successor is not None:
-            raise CommandError("an upgrade is under way, and would not hear of it; say it again")
-        self._served.set_operator_status(balancer, member, status)
+    @property
+    def members(self) -> Members:
+        """What can be said of members."""
+        return self._served.members
 
     async def status(self) -> dict[str, Any]:
         """All that is known, ready for JSON."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from proxy.control.certificate_files import KeyMaterial, certificates_from
+from proxy.control.long_polls import LongPolls
 from proxy.core.balancer import Balancer
 from proxy.core.http1 import Limits
 from proxy.core.mapping import Mapping as CoreMapping
@@ -104,7 +105,8 @@ class Worker:
         # once it stops: when it ends, and how long that was from when it was told
         self._end = NEVER
         self._stop_timeout = 0.0
-        self.deadlines.ticks += [self.access_log.flush, self._tick]
+        self.long_polls = LongPolls(self.connections, self.clock)
+        self.deadlines.ticks += [self.access_log.flush, self._tick, self.long_polls.tick]
         self.configure(settings, keys)
         for balancer in self.balancers.values():
             balancer.stagger(self._others.number)
@@ -303,12 +305,11 @@ class Worker:
         for place, frontend in self.frontends.items():
             self._close(place, frontend)
         self.hurry(allowed)
-        most = 0
         while self.is_busy and (left := self._end - self.clock.monotonic()) > 0:
             # The last one has time for its answer as well, which is more than a cut.
             spare = min(self._stop_timeout / 10, LAST_ANSWERS)
             share = max(left - spare, 0) / (self._stop_timeout - spare)
-            most = self._send_away(most, share)
+            self.long_polls.end_some(share)
             await asyncio.sleep(STOP_STEP)
         for connection in list(self.connections):
             connection.abort()
@@ -325,22 +326,6 @@ class Worker:
         end = self.clock.monotonic() + timeout
         if end < self._end:
             self._end, self._stop_timeout = end, timeout
-
-    def _send_away(self, most: int, share: float) -> int:
-        """End waiting Pings evenly, lest all phones come back at once (D41); the most there were.
-
-        ``share`` is what is left of the time.
-        """
-        now = self.clock.monotonic()
-        waiting = [
-            connection
-            for connection in self.connections
-            if connection.exchange is not None and connection.exchange.waits_for_news(now)
-        ]
-        most = max(most, len(waiting))
-        for connection in waiting[int(most * share) :]:
-            connection.send_away()
-        return most
 
 
 def place_of(settings: FrontendSettings) -> Place:

@@ -30,9 +30,9 @@ from proxy.control.holdings import Logs
 from proxy.control.log_files import LineSink
 from proxy.control.operator_log import start_logging
 from proxy.control.plan import Plan
-from proxy.control.scoreboard import MemberCounters, MemberStatus, Scoreboard, WorkerCounters
+from proxy.control.scoreboard import MemberCounters, Scoreboard, WorkerCounters
+from proxy.control.standing import Standing
 from proxy.control.worker import Others, Worker
-from proxy.core.balancer import Balancer
 from proxy.core.member import Member
 from proxy.core.settings import AccessLog as AccessLogSettings
 from proxy.core.settings import Log, LogFormat
@@ -129,9 +129,6 @@ class WorkerProcess:
         self._speaker = f"worker {start.number + 1}"
         self._counting: asyncio.Task[None] | None = None
         self._stop_timeout: asyncio.Future[float] = loop.create_future()
-        # the last error of each member that the supervisor knows of from us, or we from it
-        self._errors: dict[Member, float] = {}
-        self._taken: list[MemberStatus | None] = []
         # the sockets of the next plan, which come before it
         self._listening: list[int] = []
         settings = start.plan.settings
@@ -150,6 +147,7 @@ class WorkerProcess:
                 yields=self._yields,
             ),
         )
+        self._standing = Standing(self._worker, start.board)
         self._access_sink: LineSink | None = None
         self._use_access_log(settings.access_log, start.logs.access_log)
 
@@ -188,7 +186,7 @@ class WorkerProcess:
             (board,) = message.files
             self._reload(message.value, board)
         elif message.kind is Kind.STATUS:
-            self._take_status()
+            self._standing.take()
         elif message.kind is Kind.LOGS:
             self._use_logs(message.value, message.files)
         elif message.kind is Kind.SESSIONS_WANTED:
@@ -241,37 +239,8 @@ class WorkerProcess:
 
     def _begin_board(self, board: Scoreboard) -> None:
         self._board = board
-        members = set(self._worker.members)
-        self._errors = {each: t for each, t in self._errors.items() if each in members}
-        self._taken = [None] * board.members
-        self._take_status()
+        self._standing.begin(board)
         self._publish()
-
-    def _take_status(self) -> None:
-        """What the supervisor decided of the members."""
-        board = self._board
-        if board.leaving is not self._worker.leaving:
-            self._worker.leave(leaving=board.leaving)
-        members = [
-            (balancer, member)
-            for balancer in self._worker.balancers.values()
-            for member in balancer.members
-        ]
-        for index, (balancer, member) in enumerate(members):
-            status = board.status(index)
-            if status != self._taken[index]:
-                self._taken[index] = status
-                self._take(balancer, member, status)
-
-    def _take(self, balancer: Balancer, member: Member, status: MemberStatus) -> None:
-        if member.operator is not status.operator:
-            balancer.set_operator_status(member, status.operator)
-        if member.check_failed is not status.check_failed:
-            balancer.set_check_failed(member, status.check_failed)
-        # Each error counts once: it may be over here for a reason of our own (F7).
-        if status.error_since > self._errors.get(member, 0):
-            self._errors[member] = status.error_since
-            balancer.put_in_error(member, status.error_since)
 
     def _stop(self, timeout: float) -> None:
         if not self._stop_timeout.done():
@@ -284,7 +253,7 @@ class WorkerProcess:
     def _tick(self) -> None:
         """With each sweep: counters up, status down."""
         self._publish()
-        self._take_status()
+        self._standing.take()
 
     def _publish(self) -> None:
         board, number, worker = self._board, self._number, self._worker
@@ -317,12 +286,12 @@ class WorkerProcess:
             member.elected,
             member.sent,
             member.received,
-            self._errors.get(member, 0),
+            self._standing.error_of(member),
         )
 
     def _member_in_error(self, member: Member) -> None:
         """Traffic has put a member in error: the others are to know at once."""
-        self._errors[member] = member.error_since or 0
+        self._standing.in_error(member)
         members = self._worker.members
         if member in members:
             self._board.set_counters(self._number, members.index(member), self._counters(member))

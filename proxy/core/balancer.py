@@ -5,52 +5,17 @@ members already tried are arguments, the result is a ``Choice`` that says what c
 chosen and why. All changes of a member's status happen here, so that the ledger stays exact.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
-from proxy.core.lbmethods import LBMETHODS, Ledger
-from proxy.core.member import Member
+from proxy.core.choice import Choice, Reason, Session
+from proxy.core.failback import Away, Homes
+from proxy.core.health import Verdict
+from proxy.core.lbmethods import LBMETHODS, Ledger, candidates_of, lbsets_of
+from proxy.core.member import Member, Terms, members_of
 from proxy.core.settings import Assign, FirstRequest, OperatorStatus, Renew
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.sticky import RewriteRules, SessionCookie, StickySession
-
-
-class Session(Enum):
-    """What became of the session in this exchange."""
-
-    NEW = "new"
-    KEPT = "kept"
-    MOVED = "moved"
-    UNKNOWN = "unknown"
-
-    def __init__(self, word: str) -> None:
-        # what ``value`` says, without the 0.4 µs that an enum's property takes
-        self.word = word
-
-
-class Reason(Enum):
-    """Why this member, or why none."""
-
-    KEPT = "its own member"
-    OWN_ROUTE = "own_route takes new sessions"
-    ELECTED = "elected"
-    TAKEOVER = "failover map"
-    REDIRECT = "redirect_route"
-    UNUSABLE = "its own member can't be used"
-    NO_FAILOVER = "its own member can't be used, no_failover"
-    NOBODY = "no member can be used"
-
-
-@dataclass(slots=True)
-class Choice:
-    """One decision: which member, what became of the session, what the cookie shall say."""
-
-    member: Member | None
-    session: Session
-    reason: Reason
-    session_route: bytes | None
-    cookie_route: bytes | None
 
 
 class Balancer:
@@ -60,13 +25,14 @@ class Balancer:
         "_apache",
         "_by_route",
         "_elect",
-        "_failover",
+        "_heirs",
         "_kept",
         "_lbsets",
         "_ledger",
         "_own_route",
         "_rules",
         "_sticky",
+        "homes",
         "max_attempts",
         "members",
         "name",
@@ -87,18 +53,19 @@ class Balancer:
         self.settings = settings
         # Settled before members have other load factors.
         self._ledger = Ledger(()) if former is None else former.retire(settings)
-        self.members = self._ledger.members = _members(settings, former)
+        self.members: tuple[Member, ...] = members_of(
+            settings, () if former is None else former.members
+        )
+        self._ledger.members = self.members
         attempts = settings.max_attempts
         self.max_attempts = len(self.members) - 1 if attempts is None else attempts
         self._apache = apache
-        # Normal members come before hot standbys when a route is looked up (S13).
-        self._by_route: dict[bytes, list[Member]] = {}
-        for member in sorted(self.members, key=lambda m: m.settings.hot_standby):
-            if member.route is not None:
-                self._by_route.setdefault(member.route, []).append(member)
-        self._lbsets = _lbsets(self.members)
+        self._arrange()
         self._elect = LBMETHODS[settings.lbmethod]
-        self._failover = {k.encode(): v.encode() for k, v in settings.failover.items()}
+        self._heirs = {k.encode(): v.encode() for k, v in settings.failover.items()}
+        self.homes = Homes(settings, apache=apache)
+        if former is not None:
+            self.homes.clock_offset = former.homes.clock_offset
         name = (settings.sticky_session or "").partition("|")[0]
         cookie = settings.session_cookie
         self._sticky = StickySession(settings, apache=apache) if name else None
@@ -109,7 +76,22 @@ class Balancer:
         )
         own = cookie.own_route if cookie and cookie.assign is Assign.OWN else None
         self._own_route = own.encode() if own else None
-        self._rules = RewriteRules(settings, cookie) if apache and own and cookie else None
+        self._prepare()
+
+    def _arrange(self) -> None:
+        """Members by route and by lbset, as their terms are now."""
+        # Normal members come before hot standbys when a route is looked up (S13).
+        self._by_route: dict[bytes, list[Member]] = {}
+        for member in sorted(self.members, key=lambda m: m.hot_standby):
+            if member.route is not None:
+                self._by_route.setdefault(member.route, []).append(member)
+        self._lbsets = lbsets_of(self.members)
+
+    def _prepare(self) -> None:
+        """What the members and heirs of now let be made ready."""
+        cookie = self.settings.session_cookie
+        rules = self._apache and self._own_route is not None and cookie is not None
+        self._rules = RewriteRules(self.settings, cookie, self._heirs) if rules and cookie else None
         self._kept = {} if self._rules else self._ready_choices()
 
     def retire(self, successor: BalancerSettings | None = None) -> Ledger:
@@ -172,6 +154,13 @@ class Balancer:
             self._recover_all()
         if asked is None:
             return self._place(Session.NEW, asked, now, tried)
+        away = self.homes.read(asked)
+        if away is not None:
+            return self._decide_away(away, now, tried)
+        return self._decide_route(asked, now, tried)
+
+    def _decide_route(self, asked: bytes, now: float, tried: Collection[Member]) -> Choice:
+        """A session that asks for a route."""
         route = asked if self._apache else self.heir(asked)
         own = self._by_route.get(route)
         if own is None:
@@ -181,17 +170,39 @@ class Balancer:
             member.kept += 1
             if route is asked:
                 return Choice(member, Session.KEPT, Reason.KEPT, asked, self._renewed(asked))
-            return self._moved(member, Reason.TAKEOVER, asked)
-        member = self._redirected(own, now, tried)
-        if member is not None:
+            return self._moved(member, Reason.TAKEOVER, asked, now)
+        redirected = self._redirected(own, now, tried)
+        if redirected is not None:
+            member, reason = redirected
             member.kept += 1
-            return self._moved(member, Reason.REDIRECT, asked)
+            return self._moved(member, reason, asked, now)
         if self.settings.no_failover:
             return Choice(None, Session.KEPT, Reason.NO_FAILOVER, asked, None)
         member = self._elected(now, tried)
         if member is not None:
-            return self._moved(member, Reason.UNUSABLE, asked)
+            return self._moved(member, Reason.UNUSABLE, asked, now)
         return Choice(None, Session.KEPT, Reason.NOBODY, asked, None)
+
+    def _decide_away(self, away: Away, now: float, tried: Collection[Member]) -> Choice:
+        """A session that was taken over: it goes home once it may, or stays where it is."""
+        # No session begins anew on a drained member, nor where sessions are taken over.
+        members = self._by_route.get(away.home, ()) if self.homes.remember else ()
+        home = next((m for m in members if self._electable(m, now, tried)), None)
+        if home is not None and self.homes.is_due(away, now):
+            home.kept += 1
+            return Choice(home, Session.MOVED, Reason.FAILBACK, away.route, home.route)
+        choice = self._decide_route(away.route, now, tried)
+        member, route = choice.member, away.home
+        if not self.homes.remember or choice.cookie_route is None or member is None:
+            return choice
+        if member.route is not None and member.route != away.home:
+            # While its home is away, the time until it goes back doesn't run.
+            if home is not None:
+                route = self.homes.kept(away, member.route)
+            else:
+                route = self.homes.token(away.home, member.route, now)
+        reason = Reason.AWAY if choice.session is Session.KEPT else choice.reason
+        return replace(choice, cookie_route=route, reason=reason)
 
     def _place(
         self, session: Session, asked: bytes | None, now: float, tried: Collection[Member]
@@ -223,8 +234,12 @@ class Balancer:
             if member is not None:
                 member.elected -= 1
 
-    def _moved(self, member: Member, reason: Reason, asked: bytes) -> Choice:
-        return Choice(member, Session.MOVED, reason, asked, member.route)
+    def _moved(self, member: Member, reason: Reason, asked: bytes, now: float) -> Choice:
+        """A session goes to another member; with failback, its cookie remembers where it was."""
+        cookie_route = member.route
+        if self.homes.remember and member.route is not None:
+            cookie_route = self.homes.token(asked, member.route, now)
+        return Choice(member, Session.MOVED, reason, asked, cookie_route)
 
     def _renewed(self, route: bytes) -> bytes | None:
         cookie = self.settings.session_cookie
@@ -234,9 +249,9 @@ class Balancer:
 
     def heir(self, route: bytes) -> bytes:
         """The route that has taken ``route``'s sessions over, along a chain of takeovers."""
-        failover = self._failover
-        while route in failover:
-            route = failover[route]
+        heirs = self._heirs
+        while route in heirs:
+            route = heirs[route]
         return route
 
     def _usable(
@@ -249,53 +264,33 @@ class Balancer:
 
     def _redirected(
         self, members: Sequence[Member], now: float, tried: Collection[Member]
-    ) -> Member | None:
-        """A usable member along the chain of redirect routes (S13)."""
+    ) -> tuple[Member, Reason] | None:
+        """A usable member along the chain of redirect routes (S13), or of takeovers."""
         for _ in range(len(self.members) - 1):
-            route = next((m.redirect_route for m in members if m.redirect_route), None)
+            redirect = next((m.redirect_route for m in members if m.redirect_route), None)
+            route = redirect or next((m.takeover_route for m in members if m.takeover_route), None)
             if route is None:
                 break
             members = self._by_route.get(route if self._apache else self.heir(route), ())
             found = self._usable(members, now, tried)
             if found is not None:
-                return found
+                return found, Reason.REDIRECT if redirect else Reason.TAKER
         return None
 
     def _elected(self, now: float, tried: Collection[Member]) -> Member | None:
-        """Whom the lbmethod elects: lbset by lbset, spares and standbys inside theirs (B7)."""
-        for lbset in self._lbsets:
-            candidates = self._candidates(lbset, now, tried)
-            if candidates:
-                self._ledger.settle()
-                member = self._elect(candidates)
-                member.elected += 1
-                return member
-        return None
-
-    def _candidates(
-        self, lbset: Sequence[Member], now: float, tried: Collection[Member]
-    ) -> list[Member]:
-        """Normal members, one spare for each of them that is unusable, else standbys (B2)."""
-        normal: list[Member] = []
-        spares: list[Member] = []
-        standbys: list[Member] = []
-        unusable = 0
-        for member in lbset:
-            settings = member.settings
-            usable = self._electable(member, now, tried)
-            if settings.hot_spare or settings.hot_standby:
-                if usable:
-                    (spares if settings.hot_spare else standbys).append(member)
-            elif usable:
-                normal.append(member)
-            else:
-                unusable += 1
-        return (normal + spares[:unusable]) or standbys
+        """Whom the lbmethod elects among those who may get a new session."""
+        candidates = candidates_of(self._lbsets, lambda m: self._electable(m, now, tried))
+        if not candidates:
+            return None
+        self._ledger.settle()
+        member = self._elect(candidates)
+        member.elected += 1
+        return member
 
     def _electable(self, member: Member, now: float, tried: Collection[Member]) -> bool:
         if member.operator is not OperatorStatus.ENABLED or member in tried:
             return False
-        if member.route in self._failover and not self._apache:
+        if member.route in self._heirs and not self._apache:
             return False  # its sessions belong to another member: none may begin here
         return self._consider(member, now)
 
@@ -326,22 +321,57 @@ class Balancer:
         member.operator = status
         member.decide()
 
-    def set_check_failed(self, member: Member, failed: bool) -> None:
+    def set_verdict(self, member: Member, verdict: Verdict) -> None:
         """What the health checks say of ``member``; passing ends an error too (H5)."""
         self._ledger.settle()
-        member.check_failed = failed
+        member.verdict = verdict
         member.decide()
-        if not failed:
+        if verdict is Verdict.PASSED:
             member.error_since = None
+
+    def end_error(self, member: Member, before: float) -> None:
+        """Checks have passed since: an error from ``before`` is over (H5)."""
+        if member.error_since is not None and member.error_since < before:
+            self._ledger.settle()
+            member.error_since = None
+
+    def set_terms(self, member: Member, terms: Terms) -> None:
+        """How ``member`` is elected from now on; another load factor begins afresh (B14)."""
+        self._ledger.settle()
+        anew = terms.load_factor != member.terms.load_factor
+        member.agree(terms)
+        self._arrange()
+        self._prepare()
+        if anew:
+            for each in self.members:
+                each.lbstatus = each.factor
+
+    def set_heirs(self, heirs: Mapping[bytes, bytes]) -> None:
+        """Whose sessions are taken over by whom from now on, by route; there is no circle."""
+        if heirs != self._heirs:
+            self._ledger.settle()
+            self._heirs = dict(heirs)
+            self._prepare()
+
+    def set_rising(self, member: Member, since: float) -> None:
+        """``member`` is back: with slow_start its share rises from the monotonic ``since`` on."""
+        if self.settings.slow_start:
+            member.rising_since = since
+            self._rise(member, since)
+
+    def rise(self, now: float) -> None:
+        """With each tick: the share of members that are back grows."""
+        for member in self.members:
+            if member.rising_since is not None:
+                self._rise(member, now)
+
+    def _rise(self, member: Member, now: float) -> None:
+        self._ledger.settle()
+        member.rise(now, self.settings.slow_start)
 
     def settle(self) -> None:
         """Make every member's ``lbstatus`` and ``elected`` exact."""
         self._ledger.settle()
-
-    def lbstatus(self, member: Member) -> int:
-        """The member's claim, exact."""
-        self._ledger.settle()
-        return member.lbstatus
 
     def _all_in_error(self, now: float) -> bool:
         """Whether everybody who could serve is in error (F7).
@@ -353,7 +383,7 @@ class Balancer:
         for member in self.members:
             if member.in_error(now):
                 anyone = True
-            elif self._apache or (member.takes_sessions and member.route not in self._failover):
+            elif self._apache or (member.takes_sessions and member.route not in self._heirs):
                 return False
         return anyone
 
@@ -364,22 +394,3 @@ class Balancer:
 
     def __repr__(self) -> str:
         return f"<Balancer {self.name}>"
-
-
-def _members(settings: BalancerSettings, former: Balancer | None) -> tuple[Member, ...]:
-    """New members, but for those that were there."""
-    known = {} if former is None else {member.settings.key: member for member in former.members}
-    members = []
-    for each in settings.members:
-        member = known.get(each.key)
-        if member is None:
-            member = Member(each, settings)
-        else:
-            member.configure(each, settings)
-        members.append(member)
-    return tuple(members)
-
-
-def _lbsets(members: Sequence[Member]) -> list[list[Member]]:
-    numbers = sorted({member.settings.lbset for member in members})
-    return [[m for m in members if m.settings.lbset == number] for number in numbers]

@@ -1,4 +1,4 @@
-"""How a balancer elects: byrequests, bytraffic, bybusyness, with Apache's sequences (B3 to B10).
+"""How a balancer elects: who may be elected, and by which lbmethod, as Apache does (B2 to B10).
 
 byrequests gives each member a claim, its lbstatus. With each election every candidate's claim
 grows by its load factor; the first candidate with the highest claim is elected and pays the sum
@@ -51,6 +51,31 @@ class Ledger:
             member.lbstatus -= member.kept * claims
             member.elected += member.kept
             member.kept = 0
+
+
+def lbsets_of(members: Sequence[Member]) -> list[list[Member]]:
+    """The members of each lbset, the lowest first (B7)."""
+    numbers = sorted({member.lbset for member in members})
+    return [[m for m in members if m.lbset == number] for number in numbers]
+
+
+def candidates_of(
+    lbsets: Sequence[Sequence[Member]], electable: Callable[[Member], bool]
+) -> list[Member]:
+    """Who may be elected: of the first lbset that has anybody (B7), and of these by role (B2).
+
+    Normal members with one spare for each of them that can't be elected, or else standbys. Nobody
+    is asked for behind that lbset, since whoever is asked for is considered (F6).
+    """
+    for lbset in lbsets:
+        fit = [member for member in lbset if electable(member)]
+        normal = [m for m in fit if not (m.hot_spare or m.hot_standby)]
+        away = sum(not (m.hot_spare or m.hot_standby) for m in lbset) - len(normal)
+        found = normal + [m for m in fit if m.hot_spare][:away]
+        found = found or [m for m in fit if m.hot_standby]
+        if found:
+            return found
+    return []
 
 
 def byrequests(candidates: Sequence[Member]) -> Member:

@@ -6,7 +6,7 @@ sending and waiting are the exchange's part.
 
 from dataclasses import replace
 
-from proxy.core.balancer import Choice, Reason
+from proxy.core.choice import Choice, Reason
 from proxy.core.failover import Attempt, Failure, Next, Verdict, judge
 from proxy.core.heads import RequestHead
 from proxy.core.mapping import Mapping, Target

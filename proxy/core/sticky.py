@@ -9,9 +9,11 @@ import base64
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 
+from proxy.core.failback import AWAY
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import Renew, SameSite
 from proxy.core.settings import SessionCookie as SessionCookieSettings
@@ -78,6 +80,7 @@ class StickySession:
     def session_route(self, target: bytes, cookie: bytes | None) -> bytes | None:
         """The route that the client asks for; None if it asks for none (S1 to S11).
 
+        Of a session that is away it is the whole token, for ``read_away``.
         ``target`` is path and query, ``cookie`` the joined Cookie field. The URL wins, even
         when its value holds no route.
         """
@@ -107,7 +110,10 @@ class StickySession:
     def _route(self, value: bytes) -> bytes | None:
         """What follows the first separator (S8); None for no or an empty route (S9)."""
         if self._separator is not None:
-            value = value.partition(self._separator)[2]
+            before, _, value = value.partition(self._separator)
+            at = before.find(AWAY)
+            if at >= 0 and value:
+                value = before[at:] + self._separator + value
         return self._verified(value) if value and self._secrets else value or None
 
     def _verified(self, value: bytes) -> bytes:
@@ -144,11 +150,21 @@ def expires(when: float) -> str:
 class SessionCookie:
     """Writes the session cookie for a route (C1 to C5); the text changes once a second."""
 
-    __slots__ = ("_head", "_lifetime", "_lines", "_name", "_second", "_secret", "_tails")
+    __slots__ = (
+        "_away_head",
+        "_head",
+        "_lifetime",
+        "_lines",
+        "_name",
+        "_second",
+        "_secret",
+        "_tails",
+    )
 
     def __init__(self, settings: SessionCookieSettings, name: str, separator: str) -> None:
         prefix = "" if separator == "off" else settings.prefix + separator
         self._head = f"Set-Cookie: {name}={prefix}".encode()
+        self._away_head = f"Set-Cookie: {name}={settings.prefix}".encode()
         self._name = name
         self._secret = settings.secret[0] if settings.secret else None
         self._lifetime = settings.lifetime
@@ -158,7 +174,10 @@ class SessionCookie:
         self._lines: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
 
     def line(self, route: bytes, second: int, *, tls: bool) -> bytes:
-        """The whole header line for a request that arrived in ``second`` (since the epoch)."""
+        """The whole header line for a request that arrived in ``second`` (since the epoch).
+
+        ``route`` may be the token of a session that is away.
+        """
         if second != self._second:
             self._second = second
             self._lines = ({}, {})
@@ -168,13 +187,14 @@ class SessionCookie:
         return line
 
     def _build(self, route: bytes, second: int, *, tls: bool) -> bytes:
+        head = self._away_head if route.startswith(AWAY) else self._head
         before, after = self._tails[tls]
         lifetime = ""
         if self._lifetime:
             lifetime = f"; expires={expires(second + self._lifetime)}"
         if self._secret is not None:
             route += _SIGNED + signature(self._secret, self._name, route)
-        return self._head + route + f"{before}{lifetime}{after}\r\n".encode()
+        return head + route + f"{before}{lifetime}{after}\r\n".encode()
 
 
 def _tail(settings: SessionCookieSettings, *, tls: bool) -> tuple[str, str]:
@@ -203,7 +223,12 @@ class RewriteRules:
 
     __slots__ = ("_name", "_own", "_rules")
 
-    def __init__(self, settings: BalancerSettings, cookie: SessionCookieSettings) -> None:
+    def __init__(
+        self,
+        settings: BalancerSettings,
+        cookie: SessionCookieSettings,
+        heirs: Mapping[bytes, bytes],
+    ) -> None:
         name = (settings.sticky_session or "").partition("|")[0].encode()
         self._name = name
         self._own = (cookie.own_route or "").encode()
@@ -214,7 +239,7 @@ class RewriteRules:
         if cookie.renew is Renew.ANY:
             others = (member.route for member in settings.members if member.route)
             routes += [(route.encode(), route.encode()) for route in others]
-        routes += [(gone.encode(), heir.encode()) for gone, heir in settings.failover.items()]
+        routes += heirs.items()
         self._rules = [(re.compile(start + re.escape(gone)), heir) for gone, heir in routes]
 
     def route(self, cookie: bytes | None) -> bytes | None:

@@ -8,7 +8,7 @@ credentials and session ids in addresses are never written (H86, D80).
 import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from proxy.core.balancer import Choice, Session
+from proxy.core.choice import Choice, Session
 from proxy.core.heads import RequestHead
 from proxy.core.placement import Placement
 from proxy.core.settings import LogFormat

@@ -2,12 +2,15 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
 from proxy.admin.api import AdminServer
+from proxy.control.commands import DrainUntil
 from proxy.core.settings import OperatorStatus
+from proxy.core.takeover import Said
 
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
@@ -53,7 +56,7 @@ STATUS: dict[str, Any] = {
                     "url": "http://10.0.0.1:8080",
                     "status": "ok",
                     "operator": "enabled",
-                    "check_failed": False,
+                    "verdict": "passed",
                     "in_error": False,
                     "busy": 3,
                     "elected": 120,
@@ -67,7 +70,7 @@ STATUS: dict[str, Any] = {
                     "status": "drain, in error",
                     "letters": "NE",
                     "operator": "drain",
-                    "check_failed": False,
+                    "verdict": "passed",
                     "in_error": True,
                     "busy": 0,
                     "elected": 7,
@@ -86,6 +89,8 @@ class FakeCommands:
 
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
+        # by whom, when and why, of what was said of members
+        self.said: list[Said] = []
         self.tree: dict[str, Any] = dict(STATUS)
         self.changes = [
             "balancers.cluster: member server3 is new",
@@ -116,9 +121,38 @@ class FakeCommands:
         """Nothing."""
         self._ask("stop", at_once)
 
-    async def set_operator_status(self, balancer: str, member: str, status: OperatorStatus) -> None:
+    @property
+    def members(self) -> Self:
+        """They are all asked here."""
+        return self
+
+    async def set_operator_status(
+        self, balancer: str, member: str, status: OperatorStatus, said: Said
+    ) -> None:
         """Nothing."""
-        self._ask("set_operator_status", balancer, member, status)
+        self._say(said, "set_operator_status", balancer, member, status)
+
+    async def drain(self, balancer: str, member: str, until: DrainUntil, said: Said) -> None:
+        """Nothing."""
+        self._say(said, "drain", balancer, member, until)
+
+    async def set_terms(
+        self, balancer: str, member: str, changes: Mapping[str, Any], said: Said
+    ) -> None:
+        """Nothing."""
+        self._say(said, "set_terms", balancer, member, changes)
+
+    async def failover(self, balancer: str, member: str, heir: str | None, said: Said) -> None:
+        """Nothing."""
+        self._say(said, "failover", balancer, member, heir)
+
+    async def readmit(self, balancer: str, member: str, said: Said) -> None:
+        """Nothing."""
+        self._say(said, "readmit", balancer, member)
+
+    def _say(self, said: Said, *words: object) -> None:
+        self.said.append(said)
+        self._ask(*words)
 
 
 class Supervisor:

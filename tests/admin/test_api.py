@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import pwd
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from yarl import URL
 
 from proxy.admin.api import LARGEST_BODY, AdminServer
 from proxy.admin.control_socket import SocketError
-from proxy.control.commands import CommandError
+from proxy.control.commands import CommandError, DrainUntil
 from proxy.control.config_file import ConfigFileError, Located
 from proxy.control.yaml_tree import Position
 from proxy.core.errors import ConfigError, Mistake
@@ -133,6 +135,36 @@ async def test_operator_status(
     assert commands.asked == [("set_operator_status", balancer, member, status)]
 
 
+@pytest.mark.parametrize(
+    ("word", "body", "asked"),
+    [
+        ("drain", {}, ("drain", DrainUntil())),
+        ("drain", {"deadline": 17.5}, ("drain", DrainUntil(17.5))),
+        ("drain", {"until_empty": True}, ("drain", DrainUntil(None, empty=True))),
+        (
+            "terms",
+            {"load_factor": 2.5, "lbset": 1},
+            ("set_terms", {"load_factor": 2.5, "lbset": 1}),
+        ),
+        ("terms", {"hot_spare": False}, ("set_terms", {"hot_spare": False})),
+        ("failover", {"heir": "server1"}, ("failover", "server1")),
+        ("failover", {}, ("failover", None)),
+        ("readmit", {}, ("readmit",)),
+    ],
+)
+async def test_what_is_said_of_a_member(
+    word: str, body: dict[str, Any], asked: tuple[object, ...], ask: Client, commands: FakeCommands
+) -> None:
+    """What is said reaches the supervisor, with who said it, when and why."""
+    target = f"/v1/balancers/cluster/members/server2/{word}"
+    before = time.time()
+    assert await ask("POST", target, {**body, "reason": "maintenance"}) == (200, {})
+    assert commands.asked == [(asked[0], "cluster", "server2", *asked[1:])]
+    [said] = commands.said
+    assert (said.by, said.why) == (pwd.getpwuid(os.getuid()).pw_name, "maintenance")
+    assert before <= said.at <= time.time()
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -178,6 +210,29 @@ async def test_no_such_route(
             "balancers/a/members/b/status",
             {"status": "off"},
             "status must be one of enabled, drain, disabled, stopped",
+        ),
+        ("balancers/a/members/b/drain", {"deadline": "22:00"}, "deadline must be a number"),
+        ("balancers/a/members/b/drain", {"deadline": True}, "deadline must be a number"),
+        (
+            "balancers/a/members/b/terms",
+            {"reason": "x"},
+            "one of load_factor, lbset, hot_standby and hot_spare is needed",
+        ),
+        (
+            "balancers/a/members/b/terms",
+            {"load_factor": 0},
+            "load_factor must be a number from 1 to 100",
+        ),
+        (
+            "balancers/a/members/b/terms",
+            {"lbset": 100},
+            "lbset must be a whole number from 0 to 99",
+        ),
+        ("balancers/a/members/b/terms", {"lbset": 1.5}, "lbset must be a whole number"),
+        (
+            "balancers/a/members/b/readmit",
+            {"reason": "a\nb"},
+            "reason must be one line of at most 200 printable characters",
         ),
         (
             "balancers/a/members/b/status",

@@ -21,7 +21,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "reload": lambda path: client.reload(path, dry_run=False),
     "upgrade": client.upgrade,
     "stop": lambda path: client.stop(path, at_once=False),
-    "drain": lambda path: client.set_operator_status(path, "server1", OperatorStatus.DRAIN),
+    "drain": lambda path: client.say_of_member(path, "server1", "drain", {}),
 }
 
 
@@ -48,24 +48,25 @@ def test_what_is_wanted_of_a_member(path: Path, commands: FakeCommands) -> None:
         **STATUS,
         "balancers": dict.fromkeys(("a", "b"), STATUS["balancers"]["cluster"]),
     }
-    drain, enabled = OperatorStatus.DRAIN, OperatorStatus.ENABLED
-    told = client.set_operator_status(path, "server1", drain)
+    told = client.say_of_member(path, "server1", "readmit", {"reason": "new disk"})
     assert [(each["balancer"], each["sessions"]) for each in told] == [("a", 40), ("b", 40)]
-    client.set_operator_status(path, "http://10.0.0.2:8080/app", enabled, "b")
+    enabled = {"status": "enabled"}
+    client.say_of_member(path, "http://10.0.0.2:8080/app", "status", enabled, "b")
     assert commands.asked == [
-        ("set_operator_status", "a", "server1", drain),
-        ("set_operator_status", "b", "server1", drain),
-        ("set_operator_status", "b", "http://10.0.0.2:8080/app", enabled),
+        ("readmit", "a", "server1"),
+        ("readmit", "b", "server1"),
+        ("set_operator_status", "b", "http://10.0.0.2:8080/app", OperatorStatus.ENABLED),
     ]
+    assert [said.why for said in commands.said] == ["new disk", "new disk", ""]
 
 
 @pytest.mark.usefixtures("supervisor")
 def test_member_that_nobody_has(path: Path, commands: FakeCommands) -> None:
     """The names that there are stand in the error, and nothing is done."""
     with pytest.raises(AdminError, match=r"^no balancer has a member serv; there are: server1, "):
-        client.set_operator_status(path, "serv", OperatorStatus.DRAIN)
+        client.say_of_member(path, "serv", "readmit", {})
     with pytest.raises(AdminError, match=r"^no balancer b has a member server1; there are: none$"):
-        client.set_operator_status(path, "server1", OperatorStatus.DRAIN, "b")
+        client.say_of_member(path, "server1", "readmit", {}, "b")
     assert commands.asked == []
 
 

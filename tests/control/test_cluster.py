@@ -1,23 +1,17 @@
 """The one view of all members: where their status is decided, and what of it survives."""
 
-import asyncio
 import json
-import logging
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.control.cluster import Cluster, MemberView
-from proxy.control.holdings import Holdings, Logs
+from proxy.control.cluster import Cluster
+from proxy.control.member_view import MemberView
+from proxy.control.overview import balancers
 from proxy.control.scoreboard import MemberCounters, MemberStatus, Scoreboard, WorkerCounters
-from proxy.control.served import STATE, Served
-from proxy.control.state import load_state
 from proxy.core.settings import OperatorStatus, Settings
-from tests.fakes import FakeClock, FakeLoop
 
 ENABLED, DRAIN, DISABLED = (
     OperatorStatus.ENABLED,
@@ -102,8 +96,8 @@ def test_errors_of_several_workers(make: Make) -> None:
     fails(cluster.board, 1, 1, 90.0)
     assert cluster.take_errors()
     assert statuses(cluster) == [
-        MemberStatus(ENABLED, check_failed=False, error_since=0),
-        MemberStatus(ENABLED, check_failed=False, error_since=100.0),
+        MemberStatus(ENABLED, error_since=0),
+        MemberStatus(ENABLED, error_since=100.0),
     ]
     assert not cluster.take_errors()  # the same is no news
     fails(cluster.board, 1, 1, 99.0)
@@ -139,7 +133,7 @@ def test_operator_status(make: Make) -> None:
     fails(cluster.board, 0, 1, 100.0)
     cluster.take_errors()
     cluster.set_operator_status(cluster.members[1], DRAIN)
-    assert statuses(cluster)[1] == MemberStatus(DRAIN, check_failed=False, error_since=100.0)
+    assert statuses(cluster)[1] == MemberStatus(DRAIN, error_since=100.0)
     assert statuses(cluster)[0].operator is ENABLED
 
 
@@ -187,7 +181,7 @@ def test_another_url_or_route_is_another_member(make: Make, change: dict[str, st
     cluster.take_errors()
     cluster.board.set_counters(0, 0, MemberCounters(elected=5))
     reload(cluster, settings(change, {}))
-    assert statuses(cluster)[0] == MemberStatus(ENABLED, check_failed=False, error_since=0)
+    assert statuses(cluster)[0] == MemberStatus(ENABLED)
     assert cluster.counters(0) == MemberCounters()
 
 
@@ -320,171 +314,43 @@ def test_as_json(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.take_errors()
     cluster.board.set_counters(1, 0, MemberCounters(1, 2, 3, 4))
     cluster.set_operator_status(cluster.members[0], DRAIN)
-    told = cluster.as_json({("mail", "server1"): 7})
+    told = balancers(cluster, {("mail", "server1"): 7})
     assert json.loads(json.dumps(told)) == told
     assert told["mail"]["lbmethod"] == "byrequests"
-    assert told["mail"]["members"][0] == {
+    first = told["mail"]["members"][0]
+    expected: dict[str, Any] = {
         "route": "server1",
         "url": "http://server1",
         "status": "drain, in error",
+        "letters": "NE",
         "operator": "drain",
-        "check_failed": False,
+        "said": None,
+        "verdict": "passed",
+        "reason": None,
+        "checks": [],
+        "fenced": None,
         "in_error": True,
+        "takeover": None,
+        "load_factor": 1.0,
+        "lbset": 0,
+        "hot_standby": False,
+        "hot_spare": False,
+        "terms_said": None,
+        "drain": None,
         "busy": 1,
         "elected": 2,
         "sent": 3,
         "received": 4,
         "sessions": 7,
     }
+    assert first == expected
     assert told["mail"]["members"][1]["status"] == "ok"
     assert told["mail"]["members"][1]["sessions"] == 0
-
-
-# --- what survives --------------------------------------------------------------------------------
-
-
-def restored(cluster: Cluster, saved: Any) -> list[str]:
-    """What is said when this is taken up, over JSON as on the disk."""
-    return cluster.restore(json.loads(json.dumps(saved)))
 
 
 def operators(cluster: Cluster) -> list[OperatorStatus]:
     """What the operator wants of each member."""
     return [view.status.operator for view in cluster.members]
-
-
-def test_saved_and_restored(make: Make) -> None:
-    """What differs from the file is saved, and taken up again; each in words."""
-    cluster = make({}, {"status": "drain"}, {"route": None}, {})
-    for index, status in enumerate((DISABLED, ENABLED, DRAIN)):
-        cluster.set_operator_status(cluster.members[index], status)
-    saved = cluster.saved()
-    assert len(saved) == 3
-    fresh = make({}, {"status": "drain"}, {"route": None}, {})
-    assert restored(fresh, saved) == [
-        "mail: server1 is still disabled, as was said",
-        "mail: server2 is still enabled, as was said",
-        "mail: http://server3 is still drain, as was said",
-    ]
-    assert operators(fresh) == [DISABLED, ENABLED, DRAIN, ENABLED]
-    assert statuses(fresh)[0].operator is DISABLED
-    assert fresh.saved() == saved
-
-
-def test_restored_as_far_as_the_file_agrees(make: Make) -> None:
-    """What was said of a member that is gone, or that the file now says otherwise, is over.
-
-    That it is over is said as well.
-    """
-    cluster = make({}, {}, {}, chat=({},))
-    for view in cluster.members:
-        cluster.set_operator_status(view, DISABLED)
-    fresh = make({"status": "drain"}, {"url": "http://other"}, {})
-    assert restored(fresh, cluster.saved()) == [
-        "mail: server1 is disabled no more, as was said: the file says drain now",
-        "mail: server2 is disabled no more, as was said: there is no such member now",
-        "mail: server3 is still disabled, as was said",
-        "chat: server1 is disabled no more, as was said: there is no such member now",
-    ]
-    assert operators(fresh) == [DRAIN, ENABLED, DISABLED]
-
-
-GOOD = {
-    "balancer": "mail",
-    "url": "http://server1",
-    "route": "server1",
-    "file": "enabled",
-    "operator": "disabled",
-}
-DAMAGED = [
-    b"",
-    b"\0" * 64,
-    b"\xff\xfe",
-    b"null",
-    b"7",
-    b'"text"',
-    b"{}",
-    b"[[]]",
-    b"[null]",
-    b"[" * 100_000,
-    json.dumps(GOOD).encode(),
-    json.dumps([GOOD]).encode()[:-9],
-    json.dumps([GOOD, {}]).encode(),
-    json.dumps([GOOD, {**GOOD, "operator": "asleep"}]).encode(),
-    json.dumps([GOOD, {**GOOD, "url": ["a", "list"]}]).encode(),
-    json.dumps([GOOD, {key: GOOD[key] for key in GOOD if key != "file"}]).encode(),
-]
-
-
-def holdings(folder: Path, *members: dict[str, Any]) -> Holdings:
-    """What is held with this state folder, and two members unless they are said."""
-    made = settings(*(members or ({}, {})), top={"state_folder": str(folder)})
-    return Holdings(made, {}, {}, (), Logs(os.open(os.devnull, os.O_WRONLY), None))
-
-
-def served(folder: Path) -> Served:
-    """What is served with this state folder, before any worker."""
-    loop = FakeLoop(FakeClock())
-    held = holdings(folder)
-    try:
-        return Served(loop, held, lambda: None, {})
-    finally:
-        loop.close()
-        held.logs.close()
-
-
-@pytest.mark.parametrize("damaged", DAMAGED)
-def test_damaged_state(damaged: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A members.json that can't be used is a warning, and never keeps us from serving.
-
-    Nothing of it is believed, not even what comes before the damage: it would go unsaid. The file
-    is set aside, so that the next start says nothing.
-    """
-    tmp_path.chmod(0o750)
-    (tmp_path / STATE).write_bytes(damaged)
-    made = served(tmp_path)
-    assert operators(made.cluster) == [ENABLED, ENABLED]
-    made.cluster.board.close()
-    [(_, level, text)] = caplog.record_tuples
-    assert level == logging.WARNING
-    assert text.startswith(f"{tmp_path / STATE} can't be used (")
-    assert text.endswith(f"it is set aside as {tmp_path / STATE}.damaged")
-    assert [path.name for path in tmp_path.iterdir()] == [f"{STATE}.damaged"]
-    caplog.clear()
-    served(tmp_path).cluster.board.close()
-    assert not caplog.messages
-
-
-def test_state_is_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What an operator said before a restart holds after it, and is told."""
-    tmp_path.chmod(0o750)
-    caplog.set_level(logging.INFO, "balanceme")
-    first = served(tmp_path)
-    assert not [*tmp_path.iterdir()]
-    first.set_operator_status("mail", "server2", DISABLED)
-    first.cluster.board.close()
-    caplog.clear()
-    second = served(tmp_path)
-    assert operators(second.cluster) == [ENABLED, DISABLED]
-    assert caplog.messages == ["mail: server2 is still disabled, as was said"]
-    second.set_operator_status("mail", "server2", ENABLED)
-    second.cluster.board.close()
-    assert load_state(tmp_path, STATE, json.loads) == []
-
-
-async def test_reload_saves_what_is_over(tmp_path: Path) -> None:
-    """What the file has overruled doesn't come back when the file changes back later."""
-    tmp_path.chmod(0o750)
-    made = Served(asyncio.get_running_loop(), holdings(tmp_path), lambda: None, {})
-    made.set_operator_status("mail", "server1", DISABLED)
-    made.set_operator_status("mail", "server2", DISABLED)
-    await made._put_in_force(holdings(tmp_path, {"status": "drain"}, {}))
-    assert operators(made.cluster) == [DRAIN, DISABLED]
-    made.cluster.board.close()
-    made.holdings.logs.close()
-    again = served(tmp_path)
-    assert operators(again.cluster) == [ENABLED, DISABLED]
-    again.cluster.board.close()
 
 
 def test_members_without_a_route(make: Make) -> None:

@@ -17,6 +17,7 @@ from proxy.control.scoreboard import (
     Scoreboard,
     WorkerCounters,
 )
+from proxy.core.health import Verdict
 from proxy.core.settings import OperatorStatus
 
 # A child of these tests does little, and ends; Python 3.12 warns where other tests left threads.
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
 
-ENABLED = MemberStatus(OperatorStatus.ENABLED, check_failed=False, error_since=0)
+ENABLED = MemberStatus(OperatorStatus.ENABLED, Verdict.PASSED, *[0.0] * 9)
 MEMBERS, WORKERS = 3, 2
 
 
@@ -55,7 +56,7 @@ def leave(board: Scoreboard) -> None:
     board.leaving = True
 
 
-STATUS = MemberStatus(OperatorStatus.DRAIN, check_failed=True, error_since=4.5)
+STATUS = MemberStatus(OperatorStatus.DRAIN, Verdict.FENCED, 4.5, 5.5, 1, 6.5, 2.5, 3, 1, 0, 7.5)
 COUNTERS = MemberCounters(1, 2, 3, 4, 5.5)
 # Everything that can be written to the board, in the order of ``content``.
 WRITERS: dict[str, Callable[[Scoreboard], object]] = {
@@ -107,7 +108,7 @@ def test_layout(members: int, workers: int) -> None:
     try:
         board.leaving = True
         for member in range(members):
-            board.set_status(member, MemberStatus(OperatorStatus.STOPPED, True, 1))
+            board.set_status(member, MemberStatus(OperatorStatus.STOPPED, Verdict.FAILED, *[1] * 9))
         for worker in range(workers):
             board.set_worker(worker, WorkerCounters(1, 1, 1, 1))
             for member in range(members):
@@ -134,15 +135,19 @@ def test_out_of_bounds(board: Scoreboard) -> None:
 )
 @given(
     st.sampled_from(OperatorStatus),
-    st.booleans(),
+    st.sampled_from(Verdict),
     st.floats(0, allow_infinity=False),
     st.tuples(*[st.integers(0, 2**53)] * 4),
 )
 def test_reads_what_was_written(
-    board: Scoreboard, operator: OperatorStatus, failed: bool, since: float, counts: tuple[int, ...]
+    board: Scoreboard,
+    operator: OperatorStatus,
+    verdict: Verdict,
+    since: float,
+    counts: tuple[int, ...],
 ) -> None:
     """Every status comes back as it was, and whole numbers exactly, up to 2 ** 53."""
-    status = MemberStatus(operator, failed, since)
+    status = MemberStatus(operator, verdict, since)
     board.set_status(1, status)
     assert board.status(1) == status
     assert board.status(1).operator is operator
@@ -203,7 +208,7 @@ def test_clear(board: Scoreboard) -> None:
 
 def test_seen_by_another_process(board: Scoreboard) -> None:
     """A forked worker and the supervisor see what the other one writes, at once."""
-    board.set_status(2, MemberStatus(OperatorStatus.DRAIN, check_failed=True, error_since=1.5))
+    board.set_status(2, MemberStatus(OperatorStatus.DRAIN, Verdict.FAILED, 1.5))
     ours, theirs = os.pipe()
     process = os.fork()
     if process == 0:

@@ -1,8 +1,10 @@
-"""What a head says, for comparisons."""
+"""What a head or a balancer says, for comparisons."""
 
 from typing import Any
 
+from proxy.core.balancer import Balancer
 from proxy.core.heads import RequestHead, ResponseHead
+from proxy.core.member import Member
 
 
 def facts(head: RequestHead | ResponseHead) -> tuple[Any, ...]:
@@ -14,3 +16,9 @@ def facts(head: RequestHead | ResponseHead) -> tuple[Any, ...]:
         start = (head.status, head.reason)
     framing = (head.chunked, head.content_length, head.keep_alive)
     return (*start, head.minor, *framing, head.options, head.fields)
+
+
+def claim(balancer: Balancer, member: Member) -> int:
+    """A member's lbstatus, exact."""
+    balancer.settle()
+    return member.lbstatus

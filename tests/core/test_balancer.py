@@ -2,9 +2,13 @@ from typing import Any
 
 import pytest
 
-from proxy.core.balancer import Balancer, Choice, Reason, Session
+from proxy.core.balancer import Balancer
+from proxy.core.choice import Choice, Reason, Session
+from proxy.core.health import Verdict
+from proxy.core.member import Terms
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import OperatorStatus
+from tests.core.facts import claim
 
 NOW = 1000.0
 LATER = NOW + 61
@@ -352,10 +356,10 @@ def test_sessions_of_a_member_that_failed_its_checks() -> None:
     """Only a passing check brings it back, no time that passes; it ends an error too (S14, H5)."""
     cluster = balancer({}, {})
     member = cluster.members[1]
-    cluster.set_check_failed(member, failed=True)
+    cluster.set_verdict(member, Verdict.FAILED)
     fail(cluster, 2)
     assert ask(cluster, "server2", LATER) == 1
-    cluster.set_check_failed(member, failed=False)
+    cluster.set_verdict(member, Verdict.PASSED)
     assert ask(cluster, "server2") == 2
 
 
@@ -506,7 +510,7 @@ def test_recovery_beside_a_member_that_is_kept_out(change: dict[str, Any], apach
     """One that is off, or failed its checks, prevents recovery for Apache only (F7, H7, X)."""
     cluster = balancer({}, {} if "check_failed" in change else change, apache=apache)
     if "check_failed" in change:
-        cluster.set_check_failed(cluster.members[1], failed=True)
+        cluster.set_verdict(cluster.members[1], Verdict.FAILED)
     fail(cluster, 1)
     assert elect(cluster) == (None if apache else 1)
     assert elect(cluster, LATER) == 1
@@ -580,6 +584,236 @@ def test_spares_stand_in_for_members_of_their_own_lbset() -> None:
     assert [elect(cluster) for _ in range(3)] == [3, 3, 3]
 
 
+# --- takeovers that come and go ----------------------------------------------------------------
+
+
+def heirs(cluster: Balancer, **heirs: str) -> None:
+    """Whose sessions are taken over by whom from now on."""
+    cluster.set_heirs({gone.encode(): heir.encode() for gone, heir in heirs.items()})
+
+
+def test_takeover_at_run_time() -> None:
+    """From one request to the next a member's sessions go to its heir, and back again."""
+    cluster = balancer({}, {}, {}, **COOKIE)
+    assert ask(cluster, "server2") == 2
+    heirs(cluster, server2="server3")
+    choice = cluster.choose(b"/", session("server2"), NOW)
+    assert choice == Choice(
+        cluster.members[2], Session.MOVED, Reason.TAKEOVER, b"server2", b"server3"
+    )
+    assert {elect(cluster) for _ in range(6)} == {1, 3}
+    heirs(cluster)
+    assert ask(cluster, "server2") == 2
+    assert {elect(cluster) for _ in range(6)} == {1, 2, 3}
+
+
+def test_takeover_at_run_time_as_apache_does() -> None:
+    """There a live takeover is what the rewritten include would be: another pair of rules (C12)."""
+    own = {"assign": "own", "own_route": "server1", "renew": "own"}
+    cluster = balancer({}, {}, session_cookie=own, apache=True)
+    assert cluster.choose(b"/", session("server2"), NOW).cookie_route is None
+    heirs(cluster, server2="server1")
+    choice = cluster.choose(b"/", session("server2"), NOW)
+    assert (number(cluster, choice), choice.cookie_route) == (2, b"server1")
+
+
+@pytest.mark.parametrize("key", ["takeover", "redirect_route"])
+def test_named_takeover_while_traffic_fails(key: str) -> None:
+    """Before any verdict, sessions of a member in error go to who would take them over."""
+    cluster = balancer({}, {key: "server3"}, {}, **COOKIE)
+    fail(cluster, 2)
+    reason = Reason.TAKER if key == "takeover" else Reason.REDIRECT
+    for _ in range(3):
+        choice = cluster.choose(b"/", session("server2"), NOW)
+        assert choice == Choice(cluster.members[2], Session.MOVED, reason, b"server2", b"server3")
+
+
+# --- coming home -------------------------------------------------------------------------------
+
+HOUR = 3600.0
+WALL = 1764000000.0
+
+
+def returning(failback: str, **options: Any) -> Balancer:
+    """Three members, with a failback; NOW is WALL."""
+    cluster = balancer({}, {}, {}, failback=failback, **COOKIE, **options)
+    cluster.homes.clock_offset = WALL - NOW
+    return cluster
+
+
+def test_stay() -> None:
+    """With failback: stay the cookie remembers nothing, so the session stays."""
+    cluster = returning("stay")
+    heirs(cluster, server2="server1")
+    assert cluster.choose(b"/", session("server2"), NOW).cookie_route == b"server1"
+    heirs(cluster)
+    assert ask(cluster, "server1") == 1
+
+
+def away(cluster: Balancer, token: bytes, now: float = NOW) -> Choice:
+    """What becomes of a session whose cookie has this behind its prefix."""
+    return cluster.choose(b"/", b"BALANCEME=balancer" + token, now)
+
+
+def test_return() -> None:
+    """With failback: return a session goes home with the first request after its member is back."""
+    cluster = returning("return")
+    heirs(cluster, server2="server1")
+    token = cluster.choose(b"/", session("server2"), NOW).cookie_route
+    assert token == b"@server2.server1"
+    choice = away(cluster, token)
+    assert choice == Choice(cluster.members[0], Session.KEPT, Reason.AWAY, b"server1", token)
+    heirs(cluster)
+    choice = away(cluster, token)
+    assert choice == Choice(
+        cluster.members[1], Session.MOVED, Reason.FAILBACK, b"server1", b"server2"
+    )
+
+
+def test_expire() -> None:
+    """With failback: expire it goes home when the cookie of that time would have run out."""
+    cluster = returning("expire")
+    heirs(cluster, server2="server1")
+    token = cluster.choose(b"/", session("server2"), NOW).cookie_route
+    assert token == b"@server2@%d.server1" % (WALL + HOUR)
+    # while its home is away, the time doesn't run
+    token = away(cluster, token, NOW + 100).cookie_route
+    assert token == b"@server2@%d.server1" % (WALL + HOUR + 100)
+    heirs(cluster)
+    choice = away(cluster, token, NOW + HOUR + 99)
+    assert (number(cluster, choice), choice.cookie_route) == (1, token)
+    choice = away(cluster, token, NOW + HOUR + 100)
+    assert (number(cluster, choice), choice.reason) == (2, Reason.FAILBACK)
+    assert choice.cookie_route == b"server2"
+
+
+@pytest.mark.parametrize("status", ["drain", "disabled", "stopped"])
+def test_home_that_takes_nobody(status: str) -> None:
+    """A session doesn't go home to a member that gets no new sessions (H54)."""
+    cluster = returning("return")
+    cluster.set_operator_status(cluster.members[1], OperatorStatus(status))
+    assert number(cluster, away(cluster, b"@server2.server1")) == 1
+
+
+def test_home_in_error() -> None:
+    """Nor to one in error, nor to one that was tried just now."""
+    cluster = returning("return")
+    fail(cluster, 2)
+    assert number(cluster, away(cluster, b"@server2.server1")) == 1
+    tried = [cluster.members[1]]
+    choice = cluster.choose(b"/", b"BALANCEME=balancer@server2.server1", NOW + 1e3, tried)
+    assert number(cluster, choice) == 1
+
+
+def test_moved_again_while_away() -> None:
+    """Where it is away may fail as well: its home stays the same, and coming there ends it."""
+    cluster = returning("return")
+    heirs(cluster, server2="server1", server1="server3")
+    choice = away(cluster, b"@server2.server1")
+    assert (number(cluster, choice), choice.cookie_route) == (3, b"@server2.server3")
+    fail(cluster, 1, 3)
+    heirs(cluster, server2="server1")
+    cluster.set_operator_status(cluster.members[1], OperatorStatus.DRAIN)
+    heirs(cluster, server1="server2")
+    choice = away(cluster, b"@server2.server1")
+    assert (number(cluster, choice), choice.cookie_route) == (2, b"server2")
+
+
+def test_stay_reads_what_others_remember() -> None:
+    """After a change to failback: stay, homes in cookies are passed over, and go."""
+    cluster = returning("stay")
+    choice = away(cluster, b"@server2.server1")
+    assert (number(cluster, choice), choice.session_route) == (1, b"server1")
+    assert choice.cookie_route == b"server1"
+
+
+def test_home_that_nobody_has() -> None:
+    """A home that is no member's is none; with a route that is none a session goes home."""
+    cluster = returning("return")
+    for token in (b"@server9.server1", b"@.server1", b"@@@.server1", b"@\xff.server1"):
+        assert number(cluster, away(cluster, token)) == 1
+    assert number(cluster, away(cluster, b"@server2.server9")) == 2
+
+
+def test_signed_home() -> None:
+    """A signature holds for home and route together; a home of one's own making is forged."""
+    cookie: dict[str, Any] = {"secret": "0123456789abcdef"}
+    cluster = balancer({}, {}, failback="return", session_cookie=cookie)
+    heirs(cluster, server2="server1")
+    assert cluster.session_cookie is not None
+
+    def sent(route: bytes | None) -> bytes:
+        assert route is not None
+        assert cluster.session_cookie is not None
+        line = cluster.session_cookie.line(route, 0, tls=False)
+        return line.removeprefix(b"Set-Cookie: ").partition(b";")[0]
+
+    moved = cluster.choose(b"/", sent(b"server2"), NOW)
+    assert moved.cookie_route == b"@server2.server1"
+    heirs(cluster)
+    back = cluster.choose(b"/", sent(moved.cookie_route), NOW)
+    assert (back.reason, back.cookie_route) == (Reason.FAILBACK, b"server2")
+    assert cluster.forged == 0
+    stolen = sent(b"server1").replace(b"balancer.", b"balancer@server2.")
+    assert cluster.choose(b"/", stolen, NOW).session is Session.NEW
+    assert cluster.forged == 1
+
+
+# --- how a member is elected, changed at run time ------------------------------------------------
+
+
+def test_terms() -> None:
+    """Load factor, lbset and role count from the next election on; claims begin afresh (B14)."""
+    cluster = balancer({}, {}, {})
+    [elect(cluster) for _ in range(4)]
+    cluster.set_terms(cluster.members[1], Terms(2, 0, hot_standby=False, hot_spare=False))
+    assert [claim(cluster, member) for member in cluster.members] == [100, 200, 100]
+    shares = [elect(cluster) for _ in range(40)]
+    assert [shares.count(place) for place in (1, 2, 3)] == [10, 20, 10]
+    cluster.set_terms(cluster.members[0], Terms(1, 0, hot_standby=True, hot_spare=False))
+    assert {elect(cluster) for _ in range(6)} == {2, 3}
+    cluster.set_terms(cluster.members[1], Terms(2, 1, hot_standby=False, hot_spare=False))
+    assert {elect(cluster) for _ in range(6)} == {3}
+    fail(cluster, 3)
+    assert elect(cluster) == 1
+    fail(cluster, 1)
+    assert elect(cluster) == 2
+    cluster.set_terms(cluster.members[2], Terms(1, 0, hot_standby=False, hot_spare=True))
+    assert ask(cluster, "server2") == 2
+
+
+def test_slow_start() -> None:
+    """The share of a member that is back rises from a tenth to all of it."""
+    cluster = balancer({}, {"load_factor": 2}, slow_start="100s")
+    member = cluster.members[1]
+    assert member.factor == 200
+    cluster.set_rising(member, NOW)
+    factors = []
+    for later in (0, 5, 20, 50, 99, 100, 150):
+        cluster.rise(NOW + later)
+        factors.append(member.factor)
+    assert factors == [20, 20, 40, 100, 198, 200, 200]
+    assert member.rising_since is None
+
+
+def test_no_slow_start() -> None:
+    """Without slow_start a member is back with all of its share."""
+    cluster = balancer({}, {})
+    cluster.set_rising(cluster.members[1], NOW)
+    cluster.rise(NOW)
+    assert cluster.members[1].factor == 100
+
+
+def test_checks_end_an_error() -> None:
+    """An error of before the checks passed is over; a later one isn't (H5)."""
+    cluster = balancer({}, {})
+    fail(cluster, 2)
+    cluster.end_error(cluster.members[1], NOW)
+    assert ask(cluster, "server2") == 1
+    cluster.end_error(cluster.members[1], NOW + 1)
+    assert ask(cluster, "server2") == 2
+
+
 # --- reload --------------------------------------------------------------------------------------
 
 
@@ -639,7 +873,7 @@ def test_exchanges_of_before_a_reload() -> None:
     assert member is after.members[0]
     assert cluster.put_in_error(member, NOW)
     assert ask(after, "server1") == 2
-    assert [after.lbstatus(each) for each in after.members] == [-100, 100]
+    assert [claim(after, each) for each in after.members] == [-100, 100]
 
 
 def test_who_is_gone_takes_nothing_more() -> None:

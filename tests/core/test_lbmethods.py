@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.balancer import Balancer
+from proxy.core.health import Verdict
 from proxy.core.lbmethods import LBMETHODS, Ledger, bybusyness, byrequests, bytraffic
 from proxy.core.member import Member
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import LbMethod, OperatorStatus
+from tests.core.facts import claim
 
 NOW = 1000.0
 RETRY = 60.0
@@ -112,7 +114,7 @@ def test_kept_sessions_are_paid_for_by_every_lbmethod(lbmethod: LbMethod) -> Non
     ]
     cluster = Balancer("cluster", cluster.settings.model_copy(update={"members": tuple(changed)}))
     keep(cluster, 2, "1")
-    claims = [cluster.lbstatus(member) for member in cluster.members]
+    claims = [claim(cluster, member) for member in cluster.members]
     assert claims == [200 - 2 * 1500, 400, 600, 800, 1000, 0]
 
 
@@ -189,7 +191,7 @@ def test_bytraffic_leaves_claims_alone() -> None:
     """An election by traffic changes no lbstatus (B9)."""
     cluster = balancer(1, 2, lbmethod="bytraffic")
     elect(cluster, 5)
-    assert [cluster.lbstatus(member) for member in cluster.members] == [0, 0]
+    assert [claim(cluster, member) for member in cluster.members] == [0, 0]
 
 
 # --- bybusyness --------------------------------------------------------------------------------
@@ -297,7 +299,7 @@ def apply(cluster: Balancer, member: Member, naive: Naive, change: Any, now: flo
         cluster.set_operator_status(member, change)
         naive.operator = change
     elif isinstance(change, bool):
-        cluster.set_check_failed(member, change)
+        cluster.set_verdict(member, Verdict.FAILED if change else Verdict.PASSED)
         naive.check_failed = change
         naive.error_since = naive.error_since if change else None
     else:
@@ -338,14 +340,14 @@ def happen(cluster: Balancer, naive: list[Naive], event: Any, argument: Any, now
     elif index is None:
         return
     elif event == "look":
-        assert cluster.lbstatus(cluster.members[index]) == naive[index].lbstatus
+        assert claim(cluster, cluster.members[index]) == naive[index].lbstatus
     else:
         apply(cluster, cluster.members[index], naive[index], event, now)
 
 
 def check_claims(cluster: Balancer, naive: list[Naive]) -> None:
     """All claims are the model's."""
-    claims = [cluster.lbstatus(member) for member in cluster.members]
+    claims = [claim(cluster, member) for member in cluster.members]
     assert claims == [member.lbstatus for member in naive]
 
 
@@ -397,4 +399,4 @@ def test_reload_pays_by_the_factors_of_then() -> None:
     after = Balancer("cluster", settings_of([100, 300]), former=cluster)
     assert [member.lbstatus for member in after.members] == [-600, 600]
     keep(after, 2, "1")
-    assert [after.lbstatus(member) for member in after.members] == [-1200, 1200]
+    assert [claim(after, member) for member in after.members] == [-1200, 1200]

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from proxy.core.health import Verdict
 from proxy.core.member import Member, status_words
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import OperatorStatus
@@ -68,35 +69,39 @@ def test_load_factor(load_factor: float, factor: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("operator", "check_failed", "failed_ago", "usable", "status"),
+    ("operator", "verdict", "failed_ago", "usable", "status"),
     [
-        ("enabled", False, None, True, "ok"),
-        ("drain", False, None, True, "drain"),
-        ("disabled", False, None, False, "disabled"),
-        ("stopped", False, None, False, "stopped"),
-        ("enabled", True, None, False, "check failed"),
-        ("drain", True, None, False, "drain, check failed"),
-        ("enabled", False, 0.0, False, "in error"),
-        ("enabled", False, 60.0, False, "in error"),
-        ("enabled", False, 60.1, True, "ok"),
-        ("drain", False, 60.0, False, "drain, in error"),
-        ("drain", False, 60.1, True, "drain"),
-        ("disabled", False, 60.1, False, "disabled"),
-        ("stopped", True, 1.0, False, "stopped, check failed, in error"),
-        ("enabled", True, 60.1, False, "check failed"),
+        ("enabled", "passed", None, True, "ok"),
+        ("drain", "passed", None, True, "drain"),
+        ("disabled", "passed", None, False, "disabled"),
+        ("stopped", "passed", None, False, "stopped"),
+        ("enabled", "check failed", None, False, "check failed"),
+        ("drain", "check failed", None, False, "drain, check failed"),
+        ("enabled", "passed", 0.0, False, "in error"),
+        ("enabled", "passed", 60.0, False, "in error"),
+        ("enabled", "passed", 60.1, True, "ok"),
+        ("drain", "passed", 60.0, False, "drain, in error"),
+        ("drain", "passed", 60.1, True, "drain"),
+        ("disabled", "passed", 60.1, False, "disabled"),
+        ("stopped", "check failed", 1.0, False, "stopped, check failed, in error"),
+        ("enabled", "check failed", 60.1, False, "check failed"),
+        ("enabled", "held off", None, False, "held off"),
+        ("enabled", "fenced", None, False, "fenced"),
+        ("drain", "fenced", 1.0, False, "drain, fenced, in error"),
+        ("enabled", "not checked yet", None, False, "not checked yet"),
     ],
 )
 def test_three_axes(
-    operator: str, check_failed: bool, failed_ago: float | None, usable: bool, status: str
+    operator: str, verdict: str, failed_ago: float | None, usable: bool, status: str
 ) -> None:
     """Operator, checks and traffic never hide each other; all must agree (B2, F6)."""
     made = member()
     made.operator = OperatorStatus(operator)
-    made.check_failed = check_failed
+    made.verdict = Verdict(verdict)
     made.decide()
     made.error_since = None if failed_ago is None else NOW - failed_ago
     assert made.usable(NOW) is usable
-    assert made.takes_sessions is (operator in ("enabled", "drain") and not check_failed)
+    assert made.takes_sessions is (operator in ("enabled", "drain") and verdict == "passed")
     assert made.in_error(NOW) is (failed_ago is not None and failed_ago <= 60)
     assert made.status(NOW) == status
 
@@ -120,7 +125,7 @@ def test_configure() -> None:
     made = member(route="server1", proxy_protocol="v1")
     sessions = made.sessions
     made.operator = OperatorStatus.DRAIN
-    made.check_failed, made.error_since = True, NOW
+    made.verdict, made.error_since = Verdict.FAILED, NOW
     made.lbstatus, made.elected, made.kept, made.busy = -100, 4, 2, 3
     made.sent, made.received = 50, 60
     made.decide()
@@ -174,17 +179,20 @@ def test_configure_drops_what_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operator", "check_failed", "in_error", "words"),
+    ("operator", "verdict", "in_error", "words"),
     [
-        ("enabled", False, False, "ok"),
-        ("enabled", True, True, "check failed, in error"),
-        ("drain", False, True, "drain, in error"),
-        ("stopped", True, False, "stopped, check failed"),
+        ("enabled", "passed", False, "ok"),
+        ("enabled", "check failed", True, "check failed, in error"),
+        ("drain", "passed", True, "drain, in error"),
+        ("stopped", "check failed", False, "stopped, check failed"),
+        ("enabled", "fenced", False, "fenced"),
+        ("enabled", "held off", False, "held off"),
+        ("drain", "not checked yet", False, "drain, not checked yet"),
     ],
 )
-def test_status_words(operator: str, check_failed: bool, in_error: bool, words: str) -> None:
+def test_status_words(operator: str, verdict: str, in_error: bool, words: str) -> None:
     """Supervisor and workers say a status with the same words."""
-    found = status_words(OperatorStatus(operator), check_failed=check_failed, in_error=in_error)
+    found = status_words(OperatorStatus(operator), Verdict(verdict), in_error=in_error)
     assert found == words
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.balancer import Balancer, Reason, Session
+from proxy.core.balancer import Balancer
+from proxy.core.choice import Reason, Session
 from proxy.core.failover import Failure, Next
 from proxy.core.heads import RequestHead
 from proxy.core.http1 import Limits, read_request_head

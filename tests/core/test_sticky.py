@@ -277,7 +277,9 @@ def test_cookie_line_of_each_second() -> None:
 def rules(renew: str = "own", **options: Any) -> RewriteRules:
     """The rewrite rules of server1's frontend."""
     cookie = {"assign": "own", "own_route": "server1", "renew": renew}
-    return RewriteRules(balancer_settings(**options), SessionCookieSettings.model_validate(cookie))
+    settings = balancer_settings(**options)
+    heirs = {gone.encode(): heir.encode() for gone, heir in settings.failover.items()}
+    return RewriteRules(settings, SessionCookieSettings.model_validate(cookie), heirs)
 
 
 @pytest.mark.parametrize(

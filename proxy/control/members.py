@@ -1,0 +1,195 @@
+"""The members of what is served: commands about them, what checks say, drains, what is kept.
+
+Whatever changes here is told to all workers, saved, and announced, in this order. It waits for
+nothing but for workers to count their sessions.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from proxy.control.cluster import Cluster
+from proxy.control.commands import CommandError, DrainUntil
+from proxy.control.drains import Drains
+from proxy.control.happening import Happening
+from proxy.control.journal import restore, saved
+from proxy.control.member_view import MemberView
+from proxy.control.operations import Operations, member_named
+from proxy.control.probed import Probed
+from proxy.control.state import load_state, save_state
+from proxy.control.verdicts import Verdicts
+from proxy.core.sessions import MemberName
+from proxy.core.settings import OperatorStatus, Takeover
+from proxy.core.takeover import Said
+
+log = logging.getLogger("balanceme")
+
+# How often times that run out are looked at, in seconds, and how often sessions are counted where
+# that matters: for a drain, or to know who has the fewest.
+LOOK = 0.3
+COUNT = 2.0
+# What was said of members and must survive, in the state folder.
+STATE = "members.json"
+# The same for the new program of an upgrade, in its environment.
+VARIABLE = "BALANCEME_MEMBERS"
+
+Count = Callable[[], Awaitable[Mapping[MemberName, int]]]
+
+
+class Members:
+    """All members, and what is done about them."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        loop: asyncio.AbstractEventLoop,
+        folder: Path | None,
+        nudge: Callable[[], None],
+        count: Count,
+    ) -> None:
+        """``nudge`` lets workers look at the board; ``count`` counts their live sessions."""
+        self._cluster = cluster
+        self._loop = loop
+        self._folder = folder
+        self._nudge = nudge
+        self._count = count
+        self._verdicts = Verdicts(cluster)
+        self._operations = Operations(cluster, self._verdicts)
+        self._drains = Drains(cluster)
+        self._counting: asyncio.Task[None] | None = None
+        self._counted_at = 0.0
+        # whether a new program has been told all that was said, and wouldn't hear of more
+        self.handed_on = False
+        # told of what happens
+        self.announce: Callable[[Happening], None] = lambda _: None
+
+    # --- commands -------------------------------------------------------------------------------
+
+    async def set_operator_status(
+        self, balancer: str, member: str, status: OperatorStatus, said: Said
+    ) -> None:
+        """What the operator wants of a member; raises CommandError."""
+        view = self._named(balancer, member)
+        self._operations.set_status(view, status, said)
+        self.changed()
+
+    async def drain(self, balancer: str, member: str, until: DrainUntil, said: Said) -> None:
+        """No new sessions for a member, and an end of those it has; raises CommandError."""
+        view = self._named(balancer, member)
+        self._operations.drain(view, until, said)
+        self.changed()
+        self._count_now()
+
+    async def set_terms(
+        self, balancer: str, member: str, changes: Mapping[str, Any], said: Said
+    ) -> None:
+        """How a member is elected; raises CommandError."""
+        view = self._named(balancer, member)
+        self._operations.set_terms(view, changes, said)
+        self.changed()
+
+    async def failover(self, balancer: str, member: str, heir: str | None, said: Said) -> None:
+        """Who has taken over a member's sessions, or that nobody has; raises CommandError."""
+        view = self._named(balancer, member)
+        if heir is None:
+            self._operations.clear_failover(view, said)
+        else:
+            self._operations.failover(view, heir, said)
+        self.changed()
+
+    async def readmit(self, balancer: str, member: str, said: Said) -> None:
+        """A fenced member may serve again; raises CommandError."""
+        self._operations.readmit(self._named(balancer, member), said)
+        self.changed()
+
+    def _named(self, balancer: str, member: str) -> MemberView:
+        if self.handed_on:
+            raise CommandError("an upgrade is under way, and would not hear of it; say it again")
+        return member_named(self._cluster, balancer, member)
+
+    # --- what happens by itself -----------------------------------------------------------------
+
+    def take_probes(self, results: Iterable[Probed]) -> None:
+        """Checks have results."""
+        if self._verdicts.take(results):
+            self.changed()
+
+    def set_failover_file(self, balancer: str, heirs: Mapping[str, str]) -> None:
+        """A cluster manager has written who has taken over whose sessions."""
+        self._operations.set_failover_file(balancer, heirs)
+        self.changed()
+
+    def start(self) -> None:
+        """Look after what runs out from now on."""
+        self._loop.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        self._loop.call_later(LOOK, self._look)
+        if self._verdicts.tick():
+            self.changed()
+        if self._loop.time() - self._counted_at >= COUNT and self._counts_matter:
+            self._count_now()
+
+    @property
+    def _counts_matter(self) -> bool:
+        by_count = any(
+            each.takeover is Takeover.AUTO for each in self._cluster.settings.balancers.values()
+        )
+        return by_count or bool(self._drains.under_way)
+
+    def _count_now(self) -> None:
+        if self._counting is None or self._counting.done():
+            self._counting = self._loop.create_task(self._take_counts())
+
+    async def _take_counts(self) -> None:
+        self._counted_at = self._loop.time()
+        sessions = await self._count()
+        self._verdicts.sessions = sessions
+        if self._drains.look(sessions, {}):
+            self.changed()
+        self._announce()
+
+    def changed(self) -> None:
+        """Something is other than it was: workers are told, it is kept, and announced."""
+        self._nudge()
+        self.save()
+        self._announce()
+
+    def _announce(self) -> None:
+        for happening in self._cluster.happenings.take():
+            self.announce(happening)
+
+    # --- what survives --------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Keep what was said of members, also once the file has overruled it."""
+        if self._folder is not None:
+            save_state(self._folder, STATE, json.dumps(saved(self._cluster), indent=1).encode())
+
+    def for_upgrade(self) -> dict[str, str]:
+        """The same for a new program, as an entry of its environment; nothing more can be said."""
+        self.handed_on = True
+        return {VARIABLE: json.dumps(saved(self._cluster))}
+
+    def restore(self, environ: MutableMapping[str, str]) -> None:
+        """Take up what the program before us said, or else what was saved."""
+        words: list[str] | None = None
+        handed_on = environ.pop(VARIABLE, None)
+        if handed_on is not None:
+            try:
+                words = self._parse(handed_on.encode())
+            except Exception as error:  # noqa: BLE001 - of another version, and no reason to fail
+                log.warning("what was said of members is not understood: %s", error)
+        elif self._folder is not None:
+            words = load_state(self._folder, STATE, self._parse)
+        for text in words or ():
+            log.info("%s", text)
+
+    def _parse(self, data: bytes) -> list[str]:
+        return restore(self._cluster, json.loads(data))
+
+    def __repr__(self) -> str:
+        return f"<Members {self._cluster!r}>"
