@@ -12,6 +12,7 @@ from proxy.control.member_view import MemberView
 from proxy.control.overview import balancers
 from proxy.control.scoreboard import MemberCounters, MemberStatus, Scoreboard, WorkerCounters
 from proxy.core.settings import OperatorStatus, Settings
+from tests.control.clusters import settings
 
 ENABLED, DRAIN, DISABLED = (
     OperatorStatus.ENABLED,
@@ -19,31 +20,6 @@ ENABLED, DRAIN, DISABLED = (
     OperatorStatus.DISABLED,
 )
 Make = Callable[..., Cluster]
-
-
-def settings(
-    *members: dict[str, Any], top: dict[str, Any] | None = None, **balancers: Any
-) -> Settings:
-    """A balancer ``mail`` with these members, and others with members of their own.
-
-    Members are called server1, server2, ... unless they say otherwise.
-    """
-
-    def plain(blocks: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-        each = [
-            {"url": f"http://server{number}", "route": f"server{number}", **block}
-            for number, block in enumerate(blocks, 1)
-        ]
-        return {"members": each, "sticky_session": "ROUTE"}
-
-    mapping = {"path": "/", "balancer": "mail"}
-    return Settings.model_validate(
-        {
-            "frontends": [{"listen": "127.0.0.1:8080", "mappings": [mapping]}],
-            "balancers": {"mail": plain(members), **{k: plain(v) for k, v in balancers.items()}},
-            **(top or {}),
-        }
-    )
 
 
 @pytest.fixture

@@ -1,0 +1,309 @@
+"""What survives a restart: what was said of members, and takeovers."""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.control.cluster import Cluster
+from proxy.control.holdings import Holdings, Logs
+from proxy.control.journal import restore, saved
+from proxy.control.member_view import Drain
+from proxy.control.members import STATE, VARIABLE
+from proxy.control.served import Served
+from proxy.control.state import load_state, save_state
+from proxy.core.health import Verdict
+from proxy.core.member import Terms
+from proxy.core.settings import OperatorStatus, Settings
+from proxy.core.takeover import Origin, Said
+from tests.control.clusters import settings
+from tests.fakes import FakeClock, FakeLoop
+
+ENABLED, DRAIN, DISABLED = (
+    OperatorStatus.ENABLED,
+    OperatorStatus.DRAIN,
+    OperatorStatus.DISABLED,
+)
+ROOT = Said("root", 1000.5, "new disk")
+FENCING = {"fence": "on_failure", "health_checks": [{"type": "tcp"}]}
+Make = Callable[..., Cluster]
+
+
+def with_balancer(made: Settings, **changes: Any) -> Settings:
+    """The same settings with other ones of the balancer ``mail``."""
+    tree = made.balancers["mail"].model_dump(mode="json", exclude_unset=True) | changes
+    mail = type(made.balancers["mail"]).model_validate(tree)
+    return made.model_copy(update={"balancers": {**made.balancers, "mail": mail}})
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes clusters, whose boards are closed in the end."""
+    made: list[Cluster] = []
+
+    def cluster(*members: dict[str, Any], chat: Any = None, **balancer: Any) -> Cluster:
+        others = {} if chat is None else {"chat": chat}
+        made.append(Cluster(with_balancer(settings(*members, **others), **balancer), 1))
+        return made[-1]
+
+    yield cluster
+    for each in made:
+        each.board.close()
+
+
+def restored(cluster: Cluster, found: Any) -> list[str]:
+    """What is said when this is taken up, over JSON as on the disk."""
+    return restore(cluster, json.loads(json.dumps(found)))
+
+
+def operators(cluster: Cluster) -> list[OperatorStatus]:
+    """What the operator wants of each member, as workers are told."""
+    return [cluster.board.status(index).operator for index in range(len(cluster.members))]
+
+
+# --- what is saved and taken up -----------------------------------------------------------------
+
+
+def test_nothing_to_save(make: Make) -> None:
+    """As long as nobody says anything there is nothing to keep."""
+    assert saved(make({}, {"status": "drain"}))["members"] == []
+
+
+def test_status(make: Make) -> None:
+    """What differs from the file is saved with who said it, and taken up again, in words."""
+    cluster = make({}, {"status": "drain"}, {"route": None}, {})
+    for index, status in enumerate((DISABLED, ENABLED, DRAIN)):
+        cluster.set_operator_status(cluster.members[index], status, ROOT)
+    found = saved(cluster)
+    fresh = make({}, {"status": "drain"}, {"route": None}, {})
+    assert restored(fresh, found) == [
+        "mail: server1 is still disabled, as was said",
+        "mail: server2 is still enabled, as was said",
+        "mail: http://server3 is still drain, as was said",
+    ]
+    assert operators(fresh) == [DISABLED, ENABLED, DRAIN, ENABLED]
+    assert fresh.members[0].said == ROOT
+    assert saved(fresh) == found
+
+
+def test_as_far_as_the_file_agrees(make: Make) -> None:
+    """What was said of a member that is gone, or that the file now says otherwise, is over.
+
+    That it is over is said as well.
+    """
+    cluster = make({}, {}, {}, chat=({},))
+    for view in cluster.members:
+        cluster.set_operator_status(view, DISABLED, ROOT)
+    fresh = make({"status": "drain"}, {"url": "http://other"}, {})
+    assert restored(fresh, saved(cluster)) == [
+        "mail: server1 is disabled no more, as was said: the file says drain now",
+        "mail: server2: there is no such member now; what was said is forgotten",
+        "mail: server3 is still disabled, as was said",
+        "chat: server1: there is no such member now; what was said is forgotten",
+    ]
+    assert operators(fresh) == [DRAIN, ENABLED, DISABLED]
+
+
+def test_terms(make: Make) -> None:
+    """Load factor, lbset and role hold until the file says something new of them."""
+    cluster = make({}, {})
+    for view in cluster.members:
+        view.set_terms(Terms(2.5, 1, hot_standby=True, hot_spare=False))
+        view.terms_said = ROOT
+    fresh = make({}, {"load_factor": 3})
+    restored(fresh, saved(cluster))
+    assert fresh.board.status(0).terms == (2.5, 1, True, False)
+    assert fresh.members[0].terms_said == ROOT
+    assert fresh.board.status(1).terms == (3, 0, False, False)
+
+
+def test_drains(make: Make) -> None:
+    """A drain goes on to its deadline, whoever restarts meanwhile."""
+    cluster = make({}, {})
+    cluster.set_operator_status(cluster.members[0], DRAIN, ROOT)
+    cluster.members[0].drain = Drain(7, until=2000.0, until_empty=False, since=1000.0, left=3)
+    fresh = make({}, {})
+    restored(fresh, saved(cluster))
+    assert fresh.members[0].drain == Drain(None, until=2000.0, until_empty=False, since=1000.0)
+
+
+def test_fences(make: Make) -> None:
+    """A fenced member is fenced after a restart, unless nobody is fenced any more."""
+    cluster = make({}, {}, **FENCING)
+    cluster.members[1].health.fence()
+    cluster.members[1].fenced = ROOT
+    cluster.set_verdict(cluster.members[1])
+    fresh = make({}, {}, **FENCING)
+    assert restored(fresh, saved(cluster)) == ["mail: server2 is still fenced"]
+    assert fresh.board.status(1).verdict is Verdict.FENCED
+    assert fresh.members[1].fenced == ROOT
+    free = make({}, {}, **{**FENCING, "fence": "never"})
+    assert restored(free, saved(cluster)) == []
+    assert free.board.status(1).verdict is Verdict.UNKNOWN
+
+
+def test_takeovers(make: Make) -> None:
+    """Takeovers by command and by checks go on; the file's and the configuration's say so anew."""
+    cluster = make({}, {}, {}, {}, failover={"server4": "server1"})
+    takeovers = cluster.takeovers["mail"]
+    takeovers.put("server1", "server2", Origin.OPERATOR, ROOT)
+    takeovers.put("server3", "server2", Origin.CHECKS, ROOT)
+    takeovers.put("server2", "server4", Origin.FILE, ROOT)
+    fresh = make({}, {}, {})
+    assert restored(fresh, saved(cluster)) == [
+        "mail: server2 still has server1's sessions",
+        "mail: server2 still has server3's sessions",
+    ]
+    assert [fresh.board.status(index).heir for index in range(3)] == [1, -1, 1]
+    smaller = make({}, {})
+    assert restored(smaller, saved(cluster)) == [
+        "mail: server2 still has server1's sessions",
+        "mail: server2 has taken over from server3 no more: one of them is gone",
+    ]
+
+
+# --- files that can't be used --------------------------------------------------------------------
+
+GOOD = {
+    "balancer": "mail",
+    "url": "http://server1",
+    "route": "server1",
+    "status": {"file": "enabled", "operator": "disabled", "by": "root", "at": 1.0, "why": ""},
+}
+
+
+def journal(*members: Any, takeovers: Any = ()) -> bytes:
+    """A journal with these entries."""
+    return json.dumps({"format": 1, "members": members, "takeovers": takeovers}).encode()
+
+
+DAMAGED = [
+    b"",
+    b"\0" * 64,
+    b"\xff\xfe",
+    b"null",
+    b"7",
+    b'"text"',
+    b"{}",
+    b"[]",
+    b'{"format": 2, "members": [], "takeovers": []}',
+    b'{"format": 1}',
+    b"[" * 100_000,
+    journal(GOOD)[:-9],
+    journal(GOOD, {}),
+    journal(GOOD, None),
+    journal(GOOD, {**GOOD, "status": {"file": "enabled", "operator": "asleep"}}),
+    journal(GOOD, {**GOOD, "url": ["a", "list"]}),
+    journal(GOOD, {**GOOD, "terms": {"file": [1, 0, False, False], "terms": [1, 2]}}),
+    journal(GOOD, {**GOOD, "terms": {"file": [1, 0, False, False], "terms": [{}, 2, 3, 4]}}),
+    journal(GOOD, {**GOOD, "drain": {"until": "x", "until_empty": False}}),
+    journal(GOOD, takeovers=[{"balancer": "mail", "route": "server1"}]),
+    journal(GOOD, takeovers=[{**GOOD, "heir": "server2", "origin": "nobody"}]),
+]
+
+
+def holdings(folder: Path, *members: dict[str, Any]) -> Holdings:
+    """What is held with this state folder, and two members unless they are said."""
+    made = settings(*(members or ({}, {})), top={"state_folder": str(folder)})
+    return Holdings(made, {}, {}, (), Logs(os.open(os.devnull, os.O_WRONLY), None))
+
+
+def served(folder: Path, environ: dict[str, str] | None = None) -> Served:
+    """What is served with this state folder, before any worker."""
+    loop = FakeLoop(FakeClock())
+    held = holdings(folder)
+    try:
+        return Served(loop, held, lambda: None, environ or {})
+    finally:
+        loop.close()
+        held.logs.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A state folder."""
+    tmp_path.chmod(0o750)
+    return tmp_path
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_damaged_journal(damaged: bytes, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A journal that can't be used is a warning, and never keeps us from serving.
+
+    Nothing of it is believed, not even what comes before the damage: it would go unsaid. The file
+    is set aside, so that the next start says nothing.
+    """
+    save_state(folder, STATE, damaged)
+    made = served(folder)
+    assert operators(made.cluster) == [ENABLED, ENABLED]
+    made.cluster.board.close()
+    [(_, level, text)] = caplog.record_tuples
+    assert level == logging.WARNING
+    assert text.startswith(f"{folder / STATE} can't be used (")
+    assert text.endswith(f"it is set aside as {folder / STATE}.damaged")
+    assert [path.name for path in folder.iterdir()] == [f"{STATE}.damaged"]
+    caplog.clear()
+    served(folder).cluster.board.close()
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("cut", [1, 40, 72, 73, 100])
+def test_torn_journal(cut: int, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file of which a part is missing, or changed, is set aside, whatever it still says."""
+    save_state(folder, STATE, journal(GOOD))
+    whole = (folder / STATE).read_bytes()
+    for torn in (whole[:cut], whole[:cut] + b"x" + whole[cut + 1 :], whole + b"\n"):
+        (folder / STATE).write_bytes(torn)
+        made = served(folder)
+        assert operators(made.cluster) == [ENABLED, ENABLED]
+        made.cluster.board.close()
+        assert "its checksum doesn't fit what it holds" in caplog.text
+        caplog.clear()
+
+
+def test_upgrade_from_one_that_says_it_otherwise(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a former program says that isn't understood is a warning."""
+    served(folder, {VARIABLE: "[7]"}).cluster.board.close()
+    assert caplog.messages == [
+        "what was said of members is not understood: it is of another format"
+    ]
+
+
+# --- all of it together --------------------------------------------------------------------------
+
+
+async def test_state_is_taken_up(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What an operator said before a restart holds after it, and is told."""
+    caplog.set_level(logging.INFO, "balanceme")
+    first = served(folder)
+    assert not [*folder.iterdir()]
+    await first.members.set_operator_status("mail", "server2", DISABLED, ROOT)
+    first.cluster.board.close()
+    caplog.clear()
+    second = served(folder)
+    assert operators(second.cluster) == [ENABLED, DISABLED]
+    assert caplog.messages == ["mail: server2 is still disabled, as was said"]
+    await second.members.set_operator_status("mail", "server2", ENABLED, ROOT)
+    second.cluster.board.close()
+    assert load_state(folder, STATE, json.loads) == {"format": 1, "members": [], "takeovers": []}
+
+
+async def test_reload_saves_what_is_over(folder: Path) -> None:
+    """What the file has overruled doesn't come back when the file changes back later."""
+    made = Served(asyncio.get_running_loop(), holdings(folder), lambda: None, {})
+    for name in ("server1", "server2"):
+        await made.members.set_operator_status("mail", name, DISABLED, ROOT)
+    await made._put_in_force(holdings(folder, {"status": "drain"}, {}))
+    assert operators(made.cluster) == [DRAIN, DISABLED]
+    made.cluster.board.close()
+    made.holdings.logs.close()
+    again = served(folder)
+    assert operators(again.cluster) == [ENABLED, DISABLED]
+    again.cluster.board.close()
