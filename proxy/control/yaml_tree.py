@@ -68,16 +68,26 @@ class Branch(NamedTuple):
 
 def read_yaml(text: str) -> tuple[Branch | None, list[Fault]]:
     """The tree and what is wrong with its YAML; no tree if there is no telling what is meant."""
-    planter = _Planter(yaml.parse(text, Loader=yaml.SafeLoader))
+    try:
+        loader = yaml.SafeLoader(text)
+    except ReaderError as error:
+        return None, [_character_fault(error, text)]
+    planter = _Planter(_events(loader))
     try:
         tree = planter.document()
     except _UnreadableError as error:
         return None, [*planter.faults, error.fault]
     except yaml.MarkedYAMLError as error:
         return None, [_syntax_fault(error)]
-    except ReaderError as error:
-        return None, [_character_fault(error, text)]
+    except (ValueError, OverflowError):
+        # PyYAML's own, of an escape like "\UFFFFFFFF" or of the number behind %YAML.
+        return None, [*planter.faults, Fault(_place(loader.get_mark()), (), _NO_NUMBER)]
     return tree, planter.faults
+
+
+def _events(loader: Any) -> Iterator[Event]:
+    while loader.check_event():
+        yield loader.get_event()
 
 
 # --- scalars -----------------------------------------------------------------------------------
@@ -226,7 +236,8 @@ class _Planter:
         if isinstance(event, ScalarEvent):
             self._fault(event, path, _tag_message(event.tag))
         else:
-            self._branch(event, path)
+            # One level deeper, else keys in keys would have no bound.
+            self._branch(event, (*path, ""))
             self._fault(event, path, "found a list, a block or an alias as a key; a key is text")
         return None
 
@@ -251,7 +262,10 @@ def _grown(
 
 
 def _position(event: Event) -> Position:
-    mark: Any = event.start_mark  # only events made by hand have none
+    return _place(event.start_mark)  # only events made by hand have none
+
+
+def _place(mark: Any) -> Position:
     return Position(mark.line + 1, mark.column + 1)
 
 
@@ -259,6 +273,7 @@ def _position(event: Event) -> Position:
 
 _TOO_MANY = f"found more than {MOST_VALUES} values, those behind aliases counted"
 
+_NO_NUMBER = "not YAML: found a number behind a backslash or %YAML that is too large"
 _NO_COLUMN = (
     "found a line that begins in no column of its block; begin all its keys in the same one"
 )
@@ -288,7 +303,7 @@ def _tag_message(tag: str | None) -> str:
 
 def _syntax_fault(error: yaml.MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
-    at = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
+    at = _place(mark) if mark else Position(1, 1)
     problem = str(error.problem or error.context)
     slip = next((words for sign, words in _SLIPS if sign in problem), problem)
     return Fault(at, (), f"not YAML: {slip}")

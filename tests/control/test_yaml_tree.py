@@ -162,7 +162,12 @@ def test_faults_leave_the_rest() -> None:
         ("a: 1\n---\nb: 2\n", "2:1  found a second document"),
         ("[" * (MOST_LEVELS + 2), "1:52  nested deeper than 50 levels"),
         ("[" * 200, "1:52  nested deeper than 50 levels"),
+        ("{" * 5000, "1:52  nested deeper than 50 levels"),
+        ("? " * 5000, "1:103  nested deeper than 50 levels"),
         ("%YAML 3.0\n---\na: 1\n", "1:1  not YAML: "),
+        (f"%YAML 1.{'9' * 5000}\n---\na: 1\n", "1:9  not YAML: found a number"),
+        ('a: "\\U00110000"', "1:7  not YAML: found a number"),
+        ('a: "\\UFFFFFFFF"', "1:7  not YAML: found a number"),
     ],
 )
 def test_unreadable(text: str, told: str) -> None:
