@@ -198,7 +198,13 @@ def _unfit(file: Path, *, is_secret: bool) -> str | None:
 
 def _with_absolute_names(settings: Settings, folder: Path) -> Settings:
     frontends = tuple(_with_absolute_tls(frontend, folder) for frontend in settings.frontends)
-    update: dict[str, Any] = {"frontends": frontends}
+    balancers = {
+        name: balancer
+        if balancer.failover_file is None
+        else balancer.model_copy(update={"failover_file": str(folder / balancer.failover_file)})
+        for name, balancer in settings.balancers.items()
+    }
+    update: dict[str, Any] = {"frontends": frontends, "balancers": balancers}
     for key in ("log", "access_log"):
         log: Log | AccessLog | None = getattr(settings, key)
         if log is not None and log.path not in NO_FILES:

@@ -218,7 +218,8 @@ def _roles(_: Raw, balancer: Raw) -> Iterator[Mistake]:
             yield redirect.mistake(_unknown(redirect.text, routes))
 
 
-def _failover_routes(_: Raw, balancer: Raw) -> Iterator[Mistake]:
+def failover_routes(_: Raw, balancer: Raw) -> Iterator[Mistake]:
+    """Whoever is gone and whoever took over is a member."""
     routes = _routes(balancer)
     if routes is None:
         return
@@ -230,7 +231,7 @@ def _failover_routes(_: Raw, balancer: Raw) -> Iterator[Mistake]:
             yield heir.mistake(_unknown(heir.text, routes))
 
 
-def _failover_circles(_: Raw, balancer: Raw) -> Iterator[Mistake]:
+def failover_circles(_: Raw, balancer: Raw) -> Iterator[Mistake]:
     """Each circle is told once; a chain that ends is none."""
     failover = {gone: heir.text for gone, heir in balancer.at("failover").named().items()}
     walked: set[str] = set()
@@ -385,8 +386,8 @@ _OF_A_FRONTEND: tuple[Finder, ...] = (
 _OF_A_BALANCER: tuple[Finder, ...] = (
     _same_member,
     _roles,
-    _failover_routes,
-    _failover_circles,
+    failover_routes,
+    failover_circles,
     _session_cookie,
     _own_route,
     _secret,

@@ -268,6 +268,16 @@ def test_file_names_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [entry.key for entry in more] == [None, str(folder / "b.key")]
 
 
+@pytest.mark.parametrize("name", ["failover.yaml", "/run/failover.yaml"])
+def test_failover_file_becomes_absolute(tmp_path: Path, name: str) -> None:
+    """A failover file is looked for beside the configuration, wherever we were started."""
+    text = (ROOT / "config" / "examples" / "two-members.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "a.yaml"
+    file.write_text(text.replace("    members:", f"    failover_file: {name}\n    members:"))
+    [balancer] = load(file, check_files=False).balancers.values()
+    assert balancer.failover_file == str(tmp_path / name)
+
+
 @pytest.mark.parametrize("log", ["null", "{path: '-'}"])
 def test_access_log_that_is_no_file(log: str, tmp_path: Path) -> None:
     """Standard output and no log at all aren't made names of files."""
