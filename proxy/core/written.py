@@ -1,7 +1,7 @@
 """Settings as the configuration writes them, for sentences that quote one.
 
 How a value is written depends on the kind of its field: a float is a duration but for a load
-factor, a whole number may be a size. Secrets are never written.
+factor, a whole number may be a size. Secrets are never written, also not those in a hook's URL.
 """
 
 import re
@@ -11,10 +11,12 @@ from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from proxy.core.settings import Model
-from proxy.core.values import LoadFactor, Secrets, Size, duration_text, size_text
+from proxy.core.values import HookUrl, LoadFactor, Secrets, Size, duration_text, size_text
 
 # Text that a file may have without quotes, and that can't be taken for anything else.
 _PLAIN = re.compile(r"[A-Za-z0-9/*_][A-Za-z0-9/*_.:|@-]*")
+# Between // and the host of a URL.
+_USERINFO = re.compile(r"(?<=://)[^/?]*@")
 
 
 @cache
@@ -51,8 +53,14 @@ def _scalar(value: Any, kind: Any) -> str:
             return f"{value:g}" if _is_of(kind, LoadFactor) else duration_text(value)
         case int() if _is_of(kind, Size):
             return size_text(value)
-    text = str(value)
+    text = shown_url(value) if _is_of(kind, HookUrl) else str(value)
     return text if _PLAIN.fullmatch(text) else f'"{text}"'
+
+
+def shown_url(url: str) -> str:
+    """A URL without its password and its query: ``https://...@monitor.zarafa.com/events?...``."""
+    path, _, query = _USERINFO.sub("...@", url).partition("?")
+    return f"{path}?..." if query else path
 
 
 def _entries(block: Model) -> Iterator[str]:

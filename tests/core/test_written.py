@@ -8,6 +8,7 @@ from proxy.core.settings import (
     Balancer,
     Compat,
     Frontend,
+    Hook,
     Limits,
     Mapping,
     Member,
@@ -16,7 +17,7 @@ from proxy.core.settings import (
     SessionCookie,
     Settings,
 )
-from proxy.core.written import is_secret, kinds, written
+from proxy.core.written import is_secret, kinds, shown_url, written
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,22 @@ def test_secrets_are_not_written() -> None:
     assert written(cookie) == "{domain: zarafa.com, secret: (secret)}"
     assert is_secret(kinds(SessionCookie)["secret"])
     assert not is_secret(kinds(SessionCookie)["domain"])
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://monitor.zarafa.com/events", "https://monitor.zarafa.com/events"),
+        ("https://user:secret@monitor.zarafa.com/", "https://...@monitor.zarafa.com/"),
+        ("http://a@secret@b:80?token=secret", "http://...@b:80?..."),
+        ("http://a/b@c?d@e", "http://a/b@c?..."),
+        ("http://[::1]:8000/b?", "http://[::1]:8000/b"),
+    ],
+)
+def test_secrets_of_a_url(url: str, shown: str) -> None:
+    """Of a hook's URL neither user nor query is written, wherever it stands."""
+    hook = Hook.model_validate({"on": ["takeover"], "url": url})
+    assert shown_url(url) == shown
+    quoted = written(url, kinds(Hook)["url"])
+    assert quoted.strip('"') == shown
+    assert quoted in written((hook,), kinds(Settings)["hooks"])
