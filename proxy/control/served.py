@@ -13,11 +13,13 @@ from collections.abc import Callable, MutableMapping
 from typing import TypeVar
 
 from proxy.control.accounts import resolve
+from proxy.control.certificate_ends import CertificateEnds
 from proxy.control.certificate_files import Stamp
 from proxy.control.channel import MOST_FILES, Channel, Kind, Message
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
+from proxy.control.hooks import Hooks
 from proxy.control.members import Members
 from proxy.control.plan import Plan
 from proxy.control.sockets import by_address, close_all, for_upgrade
@@ -61,6 +63,8 @@ class Served:
         self.holdings = holdings
         warn_of_room(settings)
         self.cluster = Cluster(holdings.settings, worker_count(holdings.settings))
+        self.hooks = Hooks(settings.hooks, loop)
+        self.certificate_ends = CertificateEnds(self.hooks.happened)
         self.workers = Workers(loop, Told(self._heard, self._ended, changed), self._heartbeat)
         self.workers.resize(worker_count(holdings.settings), 0)
         self.members = Members(self.cluster, loop, folder, self.workers.nudge, self.count_sessions)
@@ -118,6 +122,7 @@ class Served:
     def watch(self) -> None:
         """Once a second: look who hangs, and what nobody was told of."""
         self.workers.watch()
+        self.certificate_ends.watch(self.holdings)
         self.take_errors()
 
     def take_errors(self) -> None:
@@ -174,6 +179,7 @@ class Served:
         former, count = self.holdings, worker_count(holdings.settings)
         former_board = self.cluster.reload(holdings.settings, count)
         self.holdings = holdings
+        self.hooks.configure(holdings.settings.hooks)
         self.generation += 1
         warn_of_room(holdings.settings)
         self._name_entries()

@@ -177,6 +177,7 @@ class Supervisor:
             self._loop.call_later(STATUS_INTERVAL, self._say_how)
 
     async def _end(self) -> None:
+        await self._served.hooks.stop(0 if self._exit_status else LAST_SECONDS / 2)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LAST_SECONDS)
         for service in self._services:
