@@ -1,26 +1,12 @@
-"""What happens to members and is told: to the log here, to hooks by whoever takes it up."""
+"""What happens to members: told to the log at once, and to hooks by whoever takes it up."""
 
 import logging
 import time
-from typing import Any, NamedTuple
 
+from proxy.control.hooks import JSON, Happening
 from proxy.core.settings import Event
 
 log = logging.getLogger("balanceme")
-
-
-class Happening(NamedTuple):
-    """One event."""
-
-    event: Event
-    balancer: str | None
-    # its route or url
-    member: str | None
-    # one line for people
-    text: str
-    details: dict[str, Any]
-    # seconds since 1970
-    at: float
 
 
 class Happenings:
@@ -32,7 +18,7 @@ class Happenings:
         self._waiting: list[Happening] = []
 
     def happened(
-        self, event: Event, balancer: str | None, member: str | None, text: str, **details: Any
+        self, event: Event, balancer: str | None, member: str | None, text: str, **details: JSON
     ) -> None:
         """Something happened: it is logged at once."""
         bad = event in (Event.MEMBER_DOWN, Event.FENCED, Event.CERTIFICATE_ENDS)

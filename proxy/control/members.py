@@ -9,12 +9,13 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError, DrainUntil
 from proxy.control.drains import Drains
-from proxy.control.happening import Happening
+from proxy.control.failover_watch import FailoverFiles
+from proxy.control.hooks import Happening
 from proxy.control.journal import restore, saved
 from proxy.control.member_view import MemberView
 from proxy.control.operations import Operations, member_named
@@ -36,7 +37,16 @@ STATE = "members.json"
 # The same for the new program of an upgrade, in its environment.
 VARIABLE = "BALANCEME_MEMBERS"
 
-Count = Callable[[], Awaitable[Mapping[MemberName, int]]]
+
+class Others(NamedTuple):
+    """Whom the members' affairs concern."""
+
+    # lets workers look at the board
+    nudge: Callable[[], None]
+    # counts live sessions, over all workers
+    sessions: Callable[[], Awaitable[Mapping[MemberName, int]]]
+    # tells hooks what happened
+    announce: Callable[[Happening], None]
 
 
 class Members:
@@ -47,15 +57,13 @@ class Members:
         cluster: Cluster,
         loop: asyncio.AbstractEventLoop,
         folder: Path | None,
-        nudge: Callable[[], None],
-        count: Count,
+        others: Others,
     ) -> None:
-        """``nudge`` lets workers look at the board; ``count`` counts their live sessions."""
         self._cluster = cluster
         self._loop = loop
         self._folder = folder
-        self._nudge = nudge
-        self._count = count
+        self._others = others
+        self._failover_files = FailoverFiles(cluster.settings)
         self._verdicts = Verdicts(cluster)
         self._operations = Operations(cluster, self._verdicts)
         self._drains = Drains(cluster)
@@ -63,8 +71,6 @@ class Members:
         self._counted_at = 0.0
         # whether a new program has been told all that was said, and wouldn't hear of more
         self.handed_on = False
-        # told of what happens
-        self.announce: Callable[[Happening], None] = lambda _: None
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -117,10 +123,21 @@ class Members:
         if self._verdicts.take(results):
             self.changed()
 
-    def set_failover_file(self, balancer: str, heirs: Mapping[str, str]) -> None:
-        """A cluster manager has written who has taken over whose sessions."""
-        self._operations.set_failover_file(balancer, heirs)
+    def configure(self) -> None:
+        """Other settings are in force."""
+        self._failover_files.configure(self._cluster.settings)
+        for balancer, heirs in self._failover_files.maps.items():
+            self._operations.set_failover_file(balancer, heirs)
         self.changed()
+
+    def look_at_files(self) -> None:
+        """Take up what cluster managers have written about takeovers."""
+        for reading in self._failover_files.look():
+            for line in reading.text.splitlines():
+                log.warning("%s: %s", reading.balancer, line)
+            if reading.map is not None:
+                self._operations.set_failover_file(reading.balancer, reading.map)
+                self.changed()
 
     def start(self) -> None:
         """Look after what runs out from now on."""
@@ -128,6 +145,7 @@ class Members:
 
     def _look(self) -> None:
         self._loop.call_later(LOOK, self._look)
+        self.look_at_files()
         if self._verdicts.tick():
             self.changed()
         if self._loop.time() - self._counted_at >= COUNT and self._counts_matter:
@@ -146,7 +164,7 @@ class Members:
 
     async def _take_counts(self) -> None:
         self._counted_at = self._loop.time()
-        sessions = await self._count()
+        sessions = await self._others.sessions()
         self._verdicts.sessions = sessions
         if self._drains.look(sessions, {}):
             self.changed()
@@ -154,13 +172,13 @@ class Members:
 
     def changed(self) -> None:
         """Something is other than it was: workers are told, it is kept, and announced."""
-        self._nudge()
+        self._others.nudge()
         self.save()
         self._announce()
 
     def _announce(self) -> None:
         for happening in self._cluster.happenings.take():
-            self.announce(happening)
+            self._others.announce(happening)
 
     # --- what survives --------------------------------------------------------------------------
 
@@ -187,6 +205,7 @@ class Members:
             words = load_state(self._folder, STATE, self._parse)
         for text in words or ():
             log.info("%s", text)
+        self.look_at_files()
 
     def _parse(self, data: bytes) -> list[str]:
         return restore(self._cluster, json.loads(data))

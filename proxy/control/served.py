@@ -20,7 +20,7 @@ from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
 from proxy.control.hooks import Hooks
-from proxy.control.members import Members
+from proxy.control.members import Members, Others
 from proxy.control.plan import Plan
 from proxy.control.sockets import by_address, close_all, for_upgrade
 from proxy.control.state import open_folder
@@ -67,7 +67,12 @@ class Served:
         self.certificate_ends = CertificateEnds(self.hooks.happened)
         self.workers = Workers(loop, Told(self._heard, self._ended, changed), self._heartbeat)
         self.workers.resize(worker_count(holdings.settings), 0)
-        self.members = Members(self.cluster, loop, folder, self.workers.nudge, self.count_sessions)
+        self.members = Members(
+            self.cluster,
+            loop,
+            folder,
+            Others(self.workers.nudge, self.count_sessions, self.hooks.happened),
+        )
         # made once, so that all workers have the same
         self._entries = Entries()
         self._salt = os.urandom(16)
@@ -194,7 +199,7 @@ class Served:
             await asyncio.wait(waiting, timeout=PREPARATION)
         former_board.close()
         former.close_but(holdings)
-        self.members.changed()
+        self.members.configure()
         log.info("generation %d of the settings is in force", self.generation)
 
     def _send_plan(self, worker: WorkerHandle) -> None:

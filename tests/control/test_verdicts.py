@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.control.cluster import Cluster
-from proxy.control.happening import Happening
+from proxy.control.hooks import Happening
 from proxy.control.member_view import MemberView
 from proxy.control.probed import Probed
 from proxy.control.verdicts import Verdicts
