@@ -7,7 +7,8 @@ that serve traffic, and obeys *commands*. All of one set of settings is a *gener
 told of it by a *plan* over its *channel*. The *cluster* is the supervisor's one view of all
 members, which reaches workers by the *scoreboard*, memory that all share. A *graceful stop* lets
 the exchanges under way end. A *reload* puts new settings in force without losing a connection, an
-*upgrade* a new program. A *sink* takes lines of a log, and never keeps anybody waiting.
+*upgrade* a new program. A *sink* takes lines of a log, and never keeps anybody waiting. A
+*hook* is a program or a URL that is told of events.
 
 May import: ``core`` and ``dataplane``, and of the outside uvloop and yaml besides what these may.
 Never: ``admin`` or ``lab``. The data plane is handed what it needs and asks nothing back.

@@ -127,7 +127,8 @@ class Served:
     def watch(self) -> None:
         """Once a second: look who hangs, and what nobody was told of."""
         self.workers.watch()
-        self.certificate_ends.watch(self.holdings)
+        if not self.workers.stopping:
+            self.certificate_ends.watch(self.holdings)
         self.take_errors()
 
     def take_errors(self) -> None:
