@@ -7,6 +7,8 @@ Pure: the tree of ``Commands.status`` goes in, text comes out. What is missing i
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from proxy.admin.member_notes import member_notes, word
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -27,24 +29,25 @@ def status_text(status: Mapping[str, Any], now: float) -> str:
     for name, balancer in balancers.items() if isinstance(balancers, Mapping) else ():
         block = balancer if isinstance(balancer, Mapping) else {}
         members = [_with_state(member) for member in _blocks(block.get("members"))]
-        title = f"balancer {_word(name)}, {_word(block.get('lbmethod'))}"
-        parts.append(f"{title}\n{_table(_MEMBER, members)}")
+        title = f"balancer {word(name)}, {word(block.get('lbmethod'))}"
+        notes = [note for member in members for note in member_notes(member)]
+        parts.append("\n".join([title, _table(_MEMBER, members), *notes]))
     return "\n\n".join(parts)
 
 
 def _head(status: Mapping[str, Any], now: float) -> str:
-    words = (_word(status.get(key)) for key in ("version", "pid", "generation", "phase"))
+    words = (word(status.get(key)) for key in ("version", "pid", "generation", "phase"))
     frontends = [
-        _word(frontend.get("listen")) + (" (TLS)" if frontend.get("tls") else "")
+        word(frontend.get("listen")) + (" (TLS)" if frontend.get("tls") else "")
         for frontend in _blocks(status.get("frontends"))
     ]
     lines = [
         "balanceme {}, process {}, generation {}, {}, up {}".format(
             *words, _duration(_age(status, now))
         ),
-        f"configuration {_word(status.get('config_file'))}",
+        f"configuration {word(status.get('config_file'))}",
         f"listening on {', '.join(frontends) or '-'}",
-        f"{_word(status.get('connections'))} connections, {_word(status.get('requests'))} requests",
+        f"{word(status.get('connections'))} connections, {word(status.get('requests'))} requests",
     ]
     return "\n".join(lines)
 
@@ -58,8 +61,8 @@ def _age(block: Mapping[str, Any], now: float) -> float | None:
 def _with_state(member: Mapping[str, Any]) -> dict[str, Any]:
     """A member as its row needs it: Apache's letters stand behind the words."""
     letters = member.get("letters")
-    state = _word(member.get("status"))
-    return {**member, "state": f"{state} [{_word(letters)}]" if letters else state}
+    state = word(member.get("status"))
+    return {**member, "state": f"{state} [{word(letters)}]" if letters else state}
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -89,16 +92,10 @@ def _blocks(value: Any) -> list[Mapping[str, Any]]:
 # --- cells ---------------------------------------------------------------------------------------
 
 
-def _word(value: Any) -> str:
-    """A value in one line, with nothing in it that a terminal would obey."""
-    text = "-" if value is None or value == "" else str(value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
 def _bytes(value: Any) -> str:
     """A number of bytes with at most four digits, in units of 1024: ``980 B``, ``1.2 MB``."""
     if not isinstance(value, int | float):
-        return _word(value)
+        return word(value)
     rest = float(value)
     for unit in _UNITS:
         if rest < 1000 or unit == _UNITS[-1]:
@@ -111,7 +108,7 @@ def _bytes(value: Any) -> str:
 def _duration(value: Any) -> str:
     """Seconds in the two largest units: ``3d 4h``, ``5m 6s``, ``0.3s``."""
     if not isinstance(value, int | float):
-        return _word(value)
+        return word(value)
     seconds = max(float(value), 0.0)
     if seconds < 9.95:
         return f"{seconds:.1f}s"
@@ -124,22 +121,22 @@ def _duration(value: Any) -> str:
 
 
 _WORKER = (
-    Column("WORKER", "number", _word),
-    Column("PROCESS", "pid", _word, right=True),
-    Column("PHASE", "phase", _word),
-    Column("GENERATION", "generation", _word, right=True),
-    Column("CONNECTIONS", "connections", _word, right=True),
-    Column("REQUESTS", "requests", _word, right=True),
+    Column("WORKER", "number", word),
+    Column("PROCESS", "pid", word, right=True),
+    Column("PHASE", "phase", word),
+    Column("GENERATION", "generation", word, right=True),
+    Column("CONNECTIONS", "connections", word, right=True),
+    Column("REQUESTS", "requests", word, right=True),
     Column("UP", "up", _duration, right=True),
     Column("HEARTBEAT", "heartbeat", _duration, right=True),
 )
 _MEMBER = (
-    Column("MEMBER", "route", _word),
-    Column("URL", "url", _word),
-    Column("STATUS", "state", _word),
-    Column("BUSY", "busy", _word, right=True),
-    Column("ELECTED", "elected", _word, right=True),
-    Column("SESSIONS", "sessions", _word, right=True),
+    Column("MEMBER", "route", word),
+    Column("URL", "url", word),
+    Column("STATUS", "state", word),
+    Column("BUSY", "busy", word, right=True),
+    Column("ELECTED", "elected", word, right=True),
+    Column("SESSIONS", "sessions", word, right=True),
     Column("SENT", "sent", _bytes, right=True),
     Column("RECEIVED", "received", _bytes, right=True),
 )

@@ -103,6 +103,7 @@ def _clock(text: str) -> float:
 
 def _drain(options: argparse.Namespace) -> int:
     from proxy.admin import client
+    from proxy.admin.member_notes import clock
 
     deadline = options.at if options.duration is None else time.time() + options.duration
 
@@ -113,7 +114,7 @@ def _drain(options: argparse.Namespace) -> int:
         for each in _say(path, options, "drain", body):
             told = f"no new sessions; {each['sessions']} live ones stay"
             if deadline is not None:
-                told += f" until {_time(deadline)}, then they move"
+                told += f" until {clock(deadline)}, then they move"
             print(f"{_name(each)} gets {told}", flush=True)
         while options.wait and _show_left(client.members_called(path, *_which(options))):
             time.sleep(LOOK)
@@ -124,6 +125,7 @@ def _drain(options: argparse.Namespace) -> int:
 def _show_left(members: list[dict[str, Any]]) -> bool:
     """Show how far drains are; whether any is still under way. Raises AdminError."""
     from proxy.admin.client import AdminError
+    from proxy.admin.member_notes import left
 
     waiting = False
     for each in members:
@@ -134,23 +136,8 @@ def _show_left(members: list[dict[str, Any]]) -> bool:
             print(f"{_name(each)} is drained: nothing is left on it", flush=True)
         else:
             waiting = True
-            print(f"{_name(each)}: {_left(each, drain)}", flush=True)
+            print(f"{_name(each)}: {left(each)}", flush=True)
     return waiting
-
-
-def _left(member: dict[str, Any], drain: dict[str, Any]) -> str:
-    """``12 live sessions, 3 exchanges under way, 1 of them waiting; empty at about 22:05:10``."""
-    found = f"{member['sessions']} live sessions, {member['busy']} exchanges under way"
-    if member.get("waiting"):
-        found += f", {member['waiting']} of them waiting for news"
-    if drain["empty_at"] is not None:
-        found += f"; empty at about {_time(drain['empty_at'])}"
-    return found
-
-
-def _time(seconds: float) -> str:
-    then, now = (datetime.fromtimestamp(t).astimezone() for t in (seconds, time.time()))
-    return then.strftime("%H:%M:%S" if then.date() == now.date() else "%Y-%m-%d %H:%M:%S")
 
 
 def _disable(options: argparse.Namespace) -> int:

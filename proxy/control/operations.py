@@ -88,7 +88,9 @@ class Operations:
         entry = takeovers.clear(route, Origin.OPERATOR) or takeovers.clear(route, Origin.CHECKS)
         left = takeovers.in_force().get(route)
         if entry is None:
-            raise CommandError(f"{view.title}: {_still(left and left.origin)}")
+            if left is not None:
+                raise CommandError(f"{view.title}: {_still(left.origin)}")
+            return  # as it should be
         self._cluster.publish()
         text = f"{view.title}: {entry.heir} takes its sessions over no more, as {said.by} said"
         self._cluster.happenings.happened(
@@ -136,8 +138,6 @@ class Operations:
         self._cluster.happenings.note(f"{view.title} {what}, as {said.by} said{why}")
 
 
-def _still(origin: Origin | None) -> str:
-    if origin is None:
-        return "nobody has taken over its sessions"
+def _still(origin: Origin) -> str:
     where = "failover in the configuration" if origin is Origin.CONFIGURATION else origin.value
     return f"it is {where} that says who has taken over its sessions; change that"

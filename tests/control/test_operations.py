@@ -163,8 +163,8 @@ def test_failover_that_can_not_be(desk: Make) -> None:
 def test_clear_what_others_say(desk: Make) -> None:
     """What the cluster manager or the configuration says is to be changed there."""
     made = desk()
-    with pytest.raises(CommandError, match=r"nobody has taken over its sessions$"):
-        made.operations.clear_failover(made.member(2), ROOT)
+    made.operations.clear_failover(made.member(2), ROOT)
+    assert made.events == []  # it is as it should be
     made.operations.set_failover_file("mail", {"server2": "server1"})
     with pytest.raises(CommandError, match="it is failover_file that says"):
         made.operations.clear_failover(made.member(2), ROOT)
