@@ -122,26 +122,32 @@ class _File:
             self._is_read = False
         if is_first or (stands_still and not self._is_read):
             content = _read(self.path)
-            # What changed in between is seen at the next look.
+            if _stamp(self.path) != stamp and not is_first:
+                return None  # it is being written at this moment
+            # After the first look it is read once more, for what was written meanwhile.
             self._is_read = stands_still
-        is_judged = self._is_judged or content is None or content.data is None
-        if content is None or (content == former and is_judged):
+        if content is None:
             return None
+        is_judged = self._is_judged or content.data is None
         self._content, self._is_judged = content, True
-        return self._judge(content, former)
+        return self._news(content, former, is_judged=is_judged)
 
-    def _judge(self, content: _Content, former: _Content | None) -> _Outcome | None:
-        """What the content means; None if it meant the same before."""
-        warnings = [] if former and content.warning == former.warning else [content.warning]
-        before = self.map
-        found = self._meaning(content, is_first=former is None)
+    def _news(
+        self, content: _Content, former: _Content | None, *, is_judged: bool
+    ) -> _Outcome | None:
+        """What is new about the content; ``is_judged`` if the settings are the same as before."""
+        is_same = former is not None and content[:2] == former[:2]
+        before = found = _Outcome(self.map, "")
+        if not (is_same and is_judged):
+            found = self._meaning(content, is_first=former is None)
         if found.map is not None:
             self.map = found.map
-        lines = [line for line in [*found.text.split("\n"), *warnings] if line]
-        same = former is not None and content[:2] == former[:2]
-        if same and not lines and found.map == before:
+        is_warned = former is not None and content.warning == former.warning
+        lines = [found.text, "" if is_warned else content.warning]
+        text = "\n".join(f"{self.path}: {line}" for line in "\n".join(lines).split("\n") if line)
+        if is_same and not text and found.map == before.map:
             return None
-        return _Outcome(found.map, "\n".join(f"{self.path}: {line}" for line in lines))
+        return _Outcome(found.map, text)
 
     def _meaning(self, content: _Content, *, is_first: bool) -> _Outcome:
         if content.data is None:
@@ -153,7 +159,11 @@ class _File:
         except FailoverFileError as error:
             told = error.mistakes[:MOST_TOLD]
             more = len(error.mistakes) - len(told)
-            ending = [f"and {more} mistakes more"] if more else []
+            ending = (
+                [f"and {more} mistakes more" if more > 1 else "and one mistake more"]
+                if more
+                else []
+            )
             return _Outcome(None, "\n".join([*told, *ending, _STAYS]))
         return _Outcome(found.map, "\n".join(found.notices))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxy.control import failover_watch
 from proxy.control.failover_watch import LARGEST_FILE, MOST_TOLD, FailoverFiles, Reading
 from proxy.core.settings import Settings
 
@@ -139,6 +140,25 @@ def test_written_while_first_read(file: Path) -> None:
     assert news(files) == changed({"server2": "server1"})
 
 
+def test_written_while_read(
+    file: Path, files: FailoverFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read while somebody wrote doesn't count."""
+    file.write_text("server2: server1\n")
+    assert files.look() == []
+    read = failover_watch._read
+
+    def read_beside_a_writer(path: str) -> Any:
+        with file.open("a") as stream:
+            stream.write("server3: server1\n")
+        return read(path)
+
+    monkeypatch.setattr(failover_watch, "_read", read_beside_a_writer)
+    assert files.look() == []
+    monkeypatch.undo()
+    assert news(files) == changed({"server2": "server1", "server3": "server1"})
+
+
 def test_same_content(file: Path, files: FailoverFiles) -> None:
     """A file that is written anew with what it said before is no news."""
     file.write_text("{}\n")
@@ -177,6 +197,10 @@ def test_mistakes(file: Path, files: FailoverFiles) -> None:
     ]
     file.write_text(text)
     assert news(files) == []
+    file.chmod(0o646)
+    [found] = news(files)
+    assert found.map == {"server2": "server1"}
+    assert "sever1" not in found.text
     assert files.maps == {"cluster": {"server2": "server1"}}
     file.write_text("server3: server1\n")
     assert news(files) == changed({"server3": "server1"})
