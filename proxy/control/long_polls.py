@@ -52,7 +52,7 @@ class LongPolls:
         most = max(self._most.get(member, 0), len(waiting))
         self._most[member] = most
         for connection in waiting[int(most * share) :]:
-            connection.send_away(keep=member is not None)
+            connection.send_away()
 
     def __repr__(self) -> str:
         return f"<LongPolls {self._emptying}>"

@@ -389,9 +389,9 @@ class FrontendConnection(asyncio.Protocol):
         if self.blocked or self.deadline <= self.frontend.clock.monotonic():
             self.close()
 
-    def send_away(self, *, keep: bool = False) -> None:
+    def send_away(self) -> None:
         """Worker or member stop: whoever waits for news asks another one for them (D41, D68)."""
-        self.may_keep &= keep
+        self.may_keep = False
         if self.exchange is not None:
             self.exchange.answer(unavailable(apache=self.frontend.apache))
 
