@@ -279,7 +279,7 @@ class Balancer:
 
     def _elected(self, now: float, tried: Collection[Member]) -> Member | None:
         """Whom the lbmethod elects among those who may get a new session."""
-        candidates = candidates_of(self._lbsets, lambda m: self._electable(m, now, tried))
+        candidates = candidates_of(self._lbsets, self._electable, now, tried)
         if not candidates:
             return None
         self._ledger.settle()

@@ -16,7 +16,7 @@ ledger counts them and pays out when somebody looks: a sticky request costs the 
 members as with two hundred.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from proxy.core.member import Member
 from proxy.core.settings import LbMethod
@@ -60,7 +60,10 @@ def lbsets_of(members: Sequence[Member]) -> list[list[Member]]:
 
 
 def candidates_of(
-    lbsets: Sequence[Sequence[Member]], electable: Callable[[Member], bool]
+    lbsets: Sequence[Sequence[Member]],
+    electable: Callable[[Member, float, Collection[Member]], bool],
+    now: float,
+    tried: Collection[Member],
 ) -> list[Member]:
     """Who may be elected: of the first lbset that has anybody (B7), and of these by role (B2).
 
@@ -68,11 +71,20 @@ def candidates_of(
     is asked for behind that lbset, since whoever is asked for is considered (F6).
     """
     for lbset in lbsets:
-        fit = [member for member in lbset if electable(member)]
-        normal = [m for m in fit if not (m.hot_spare or m.hot_standby)]
-        away = sum(not (m.hot_spare or m.hot_standby) for m in lbset) - len(normal)
-        found = normal + [m for m in fit if m.hot_spare][:away]
-        found = found or [m for m in fit if m.hot_standby]
+        normal: list[Member] = []
+        spares: list[Member] = []
+        standbys: list[Member] = []
+        missing = 0
+        for member in lbset:
+            fit = electable(member, now, tried)
+            if member.hot_spare or member.hot_standby:
+                if fit:
+                    (spares if member.hot_spare else standbys).append(member)
+            elif fit:
+                normal.append(member)
+            else:
+                missing += 1
+        found = (normal + spares[:missing]) or standbys
         if found:
             return found
     return []
