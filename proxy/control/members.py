@@ -67,6 +67,7 @@ class Members:
         self._verdicts = Verdicts(cluster)
         self._operations = Operations(cluster, self._verdicts)
         self._drains = Drains(cluster)
+        self._stopped = False
         self._counting: asyncio.Task[None] | None = None
         self._counted_at = 0.0
         # whether a new program has been told all that was said, and wouldn't hear of more
@@ -120,14 +121,15 @@ class Members:
 
     def take_probes(self, results: Iterable[Probed]) -> None:
         """Checks have results."""
-        if self._verdicts.take(results):
+        if not self._stopped and self._verdicts.take(results):
             self.changed()
 
     def configure(self) -> None:
         """Other settings are in force."""
         self._failover_files.configure(self._cluster.settings)
-        for balancer, heirs in self._failover_files.maps.items():
-            self._operations.set_failover_file(balancer, heirs)
+        maps = self._failover_files.maps
+        for balancer in self._cluster.settings.balancers:
+            self._operations.set_failover_file(balancer, maps.get(balancer, {}))
         self.changed()
 
     def look_at_files(self) -> None:
@@ -143,7 +145,13 @@ class Members:
         """Look after what runs out from now on."""
         self._loop.call_later(LOOK, self._look)
 
+    def stop(self) -> None:
+        """Look after nothing any more: we stop, or another program does it from now on."""
+        self._stopped = True
+
     def _look(self) -> None:
+        if self._stopped:
+            return
         self._loop.call_later(LOOK, self._look)
         self.look_at_files()
         if self._verdicts.tick():
@@ -166,7 +174,7 @@ class Members:
         self._counted_at = self._loop.time()
         sessions = await self._others.sessions()
         self._verdicts.sessions = sessions
-        if self._drains.look(sessions, {}):
+        if not self._stopped and self._drains.look(sessions, {}):
             self.changed()
         self._announce()
 
@@ -184,7 +192,7 @@ class Members:
 
     def save(self) -> None:
         """Keep what was said of members, also once the file has overruled it."""
-        if self._folder is not None:
+        if self._folder is not None and not self.handed_on:
             save_state(self._folder, STATE, json.dumps(saved(self._cluster), indent=1).encode())
 
     def for_upgrade(self) -> dict[str, str]:

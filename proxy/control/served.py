@@ -258,6 +258,7 @@ class Served:
 
     def stop(self, timeout: float) -> None:
         """Serve nobody new; workers may take ``timeout`` seconds for what is under way."""
+        self.members.stop()
         # Workers close theirs. With ours open the kernel would let clients in whom nobody serves.
         close_all(self.holdings.sockets.values())
         self.workers.stop(timeout)
