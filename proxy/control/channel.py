@@ -1,4 +1,4 @@
-"""The line between the supervisor and one worker: small messages, with open files if need be.
+"""The line from the supervisor to one worker or the prober: small messages, maybe with open files.
 
 Both ends belong to one program: what comes out was pickled by ourselves, and the line is a pair of
 sockets that nobody else can reach. A message is whole or not there. Sending never waits: a line
@@ -19,19 +19,21 @@ MOST_FILES = 253
 
 
 class Kind(Enum):
-    """What a message is about. The first group goes down to a worker, the second up."""
+    """What a message is about. The first group goes down to a worker or the prober, the rest up."""
 
     SOCKETS = "sockets"
     PLAN = "plan"
     STATUS = "status"
     LOGS = "logs"
     SESSIONS_WANTED = "sessions wanted"
+    PROBES = "probes"
     STOP = "stop"
 
     IN_FORCE = "in force"
     REFUSED = "refused"
     IN_ERROR = "in error"
     SESSIONS = "sessions"
+    PROBED = "probed"
 
 
 class Message(NamedTuple):

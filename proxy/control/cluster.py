@@ -7,12 +7,14 @@ board.
 """
 
 import time
+from collections.abc import Iterable, Iterator
 
 from proxy.control.happening import Happenings
 from proxy.control.member_view import MemberView
+from proxy.control.prober import Probed
 from proxy.control.scoreboard import MemberCounters, Scoreboard
 from proxy.core.health import Verdict
-from proxy.core.settings import OperatorStatus, Settings
+from proxy.core.settings import HealthCheck, OperatorStatus, Settings
 from proxy.core.takeover import Origin, Said, Takeover, Takeovers
 
 
@@ -152,6 +154,17 @@ class Cluster:
         """Who has taken over a member's sessions, if anybody has."""
         route = view.settings.route
         return self.takeovers[view.balancer].in_force().get(route) if route else None
+
+    def certificates_seen(
+        self, results: Iterable[Probed]
+    ) -> Iterator[tuple[MemberView, HealthCheck, float]]:
+        """Of results with a certificate: the member, the check, and when the certificate ends."""
+        views = {view.key: view for view in self.members}
+        for result in results:
+            view = views.get(result.key)
+            check = None if view is None else view.health.checks.get(result.title)
+            if view is not None and check is not None and result.certificate_ends is not None:
+                yield view, check.settings, result.certificate_ends
 
     def set_operator_status(
         self, view: MemberView, status: OperatorStatus, said: Said | None = None

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from proxy.control.check_files import names_of_files, with_absolute_files
 from proxy.control.yaml_tree import Branch, Fault, Position, read_yaml
 from proxy.core.errors import ConfigError, Mistake
 from proxy.core.raw import Raw, printable, shown
@@ -61,8 +62,8 @@ def load(path: str | Path, *, check_files: bool = True) -> Settings:
     """The settings in a file, with the names of files that it holds made absolute.
 
     Relative ones count from the configuration's folder. ``check_files`` also asks whether the
-    files of certificates can be read, and secret ones not by everybody. Raises ConfigFileError with
-    everything that is wrong.
+    files of certificates and health checks can be read, and secret ones not by everybody. Raises
+    ConfigFileError with everything that is wrong.
     """
     file, folder = str(path), Path(path).absolute().parent
     text = _text(file)
@@ -166,11 +167,11 @@ _FILES_OF_TLS = ("certificate", "key", "password_file")
 def _unfit_files(tree: Any, folder: Path) -> Iterator[Mistake]:
     frontends = Raw(tree).at("frontends").entries()
     entries = [entry for frontend in frontends for entry in certificates(frontend)]
-    for entry, key in product(entries, _FILES_OF_TLS):
-        named = entry.at(key)
+    of_tls = [(at.at(key), key != "certificate") for at, key in product(entries, _FILES_OF_TLS)]
+    for named, is_secret in [*of_tls, *names_of_files(Raw(tree))]:
         if not named.text:
             continue
-        reason = _unfit(folder / named.text, is_secret=key != "certificate")
+        reason = _unfit(folder / named.text, is_secret=is_secret)
         if reason is not None:
             yield named.mistake(f"found {shown(named.text)}, {reason}")
 
@@ -213,7 +214,7 @@ def _with_absolute_names(settings: Settings, folder: Path) -> Settings:
         name = getattr(settings, key)
         if name is not None:
             update[key] = str(folder / name)
-    return settings.model_copy(update=update)
+    return with_absolute_files(settings.model_copy(update=update), folder)
 
 
 def _with_absolute_tls(frontend: Frontend, folder: Path) -> Frontend:

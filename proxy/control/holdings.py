@@ -8,7 +8,7 @@ else that can't, and then nothing new stays open.
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from proxy.control.certificate_files import (
@@ -18,7 +18,9 @@ from proxy.control.certificate_files import (
     read_pem,
     stamp,
 )
+from proxy.control.check_files import Named, read_check_files
 from proxy.control.log_files import open_log
+from proxy.control.probes.result import CheckFiles
 from proxy.control.sockets import Address, bind, close_all
 from proxy.core.errors import ConfigError, Mistake
 from proxy.core.settings import Settings, Tls
@@ -52,6 +54,8 @@ class Holdings:
     # what the files of certificates were when they were read
     stamp: Stamp
     logs: Logs
+    # what the files of health checks hold
+    check_files: dict[Named, CheckFiles] = field(default_factory=dict)
 
     def close_but(self, others: "Holdings | None") -> None:
         """Close what ``others`` don't hold as well."""
@@ -71,8 +75,9 @@ def hold(settings: Settings, available: Mapping[Address, socket.socket]) -> Hold
     keys = _or_mistakes(lambda: read_keys(settings), mistakes)
     sockets = _or_mistakes(lambda: bind(listens, available), mistakes)
     logs = _or_mistakes(lambda: open_logs(settings), mistakes)
-    if keys is not None and sockets is not None and logs is not None:
-        return Holdings(settings, sockets, keys, seen, logs)
+    files = _or_mistakes(lambda: read_check_files(settings), mistakes)
+    if keys is not None and sockets is not None and logs is not None and files is not None:
+        return Holdings(settings, sockets, keys, seen, logs, files)
     if logs is not None:
         logs.close()
     if sockets is not None:

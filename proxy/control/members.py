@@ -19,7 +19,7 @@ from proxy.control.hooks import Happening
 from proxy.control.journal import restore, saved
 from proxy.control.member_view import MemberView
 from proxy.control.operations import Operations, member_named
-from proxy.control.probed import Probed
+from proxy.control.prober import Probed
 from proxy.control.state import load_state, save_state
 from proxy.control.verdicts import Verdicts
 from proxy.core.sessions import MemberName

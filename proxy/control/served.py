@@ -16,12 +16,15 @@ from proxy.control.accounts import resolve
 from proxy.control.certificate_ends import CertificateEnds
 from proxy.control.certificate_files import Stamp
 from proxy.control.channel import MOST_FILES, Channel, Kind, Message
+from proxy.control.check_files import read_check_files, renewed_files
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
 from proxy.control.hooks import Hooks
 from proxy.control.members import Members, Others
 from proxy.control.plan import Plan
+from proxy.control.prober import Probed
+from proxy.control.probing import Heard, Probing
 from proxy.control.sockets import by_address, close_all, for_upgrade
 from proxy.control.state import open_folder
 from proxy.control.worker import warn_of_room, worker_count
@@ -30,7 +33,7 @@ from proxy.control.workers import PREPARATION, Phase, Told, WorkerHandle, Worker
 from proxy.core.differences import differences, in_words
 from proxy.core.errors import ConfigError
 from proxy.core.sessions import MemberName, merge
-from proxy.core.settings import Settings
+from proxy.core.settings import OperatorStatus, Settings
 from proxy.dataplane.tls import Entries
 
 log = logging.getLogger("balanceme")
@@ -67,17 +70,19 @@ class Served:
         self.certificate_ends = CertificateEnds(self.hooks.happened)
         self.workers = Workers(loop, Told(self._heard, self._ended, changed), self._heartbeat)
         self.workers.resize(worker_count(holdings.settings), 0)
+        self.probing = Probing(loop, self._account, Heard(self._probed, changed))
         self.members = Members(
             self.cluster,
             loop,
             folder,
-            Others(self.workers.nudge, self.count_sessions, self.hooks.happened),
+            Others(self._members_changed, self.count_sessions, self.hooks.happened),
         )
         # made once, so that all workers have the same
         self._entries = Entries()
         self._salt = os.urandom(16)
         self._name_entries()
         self.members.restore(environ)
+        self._configure_probing()
         self._reloading = asyncio.Lock()
         # what certificate files were when they were last taken up on their own, or could not be
         self._tried: Stamp | None = None
@@ -124,11 +129,22 @@ class Served:
     def _heartbeat(self, number: int) -> float:
         return self.cluster.board.worker(number).heartbeat
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all processes have ended that were to."""
+        return self.workers.stopping and not self.workers.all and self.probing.is_gone
+
+    def reap(self) -> None:
+        """Take note of processes that have ended."""
+        self.workers.reap()
+        self.probing.reap()
+
     def watch(self) -> None:
         """Once a second: look who hangs, and what nobody was told of."""
         self.workers.watch()
         if not self.workers.stopping:
             self.certificate_ends.watch(self.holdings)
+        self.probing.watch()
         self.take_errors()
 
     def take_errors(self) -> None:
@@ -175,7 +191,8 @@ class Served:
             former, available = self.holdings, by_address(self.holdings.sockets.values())
             holdings = None if dry_run else hold(settings, available)
             keys = read_keys(settings) if holdings is None else holdings.keys
-            read_anew = renewed(former, settings, keys)
+            files = read_check_files(settings) if holdings is None else holdings.check_files
+            read_anew = renewed(former, settings, keys) + renewed_files(former.check_files, files)
             if holdings is not None:
                 await self._put_in_force(holdings)
             return [*(words if found else []), *read_anew] if read_anew else words
@@ -189,6 +206,8 @@ class Served:
         self.generation += 1
         warn_of_room(holdings.settings)
         self._name_entries()
+        self._configure_probing()
+        self.probing.use_logs()
         self.workers.resize(count, holdings.settings.graceful_timeout)
         waiting = []
         for worker in self.workers.serving:
@@ -240,6 +259,7 @@ class Served:
         former.close()
         for worker in self.workers.all:
             self._send_logs(worker)
+        self.probing.use_logs()
 
     def _send_logs(self, worker: WorkerHandle) -> None:
         settings = self.settings
@@ -254,6 +274,32 @@ class Served:
         entry, files = for_upgrade(self.holdings.sockets.values())
         return {**entry, **self.members.for_upgrade()}, files
 
+    # --- members and their checks ---------------------------------------------------------------
+
+    def _members_changed(self) -> None:
+        self.workers.nudge()
+        self._configure_probing()
+
+    def _configure_probing(self) -> None:
+        """Have the checks of the settings in force; a member that is stopped is asked nothing."""
+        stopped = {
+            view.key
+            for view in self.cluster.members
+            if view.status.operator is OperatorStatus.STOPPED
+        }
+        self.probing.configure(self.holdings, stopped)
+
+    def _probed(self, results: list[Probed]) -> None:
+        self.members.take_probes(results)
+        for view, check, ends in self.cluster.certificates_seen(results):
+            self.certificate_ends.seen(
+                f"{view.title}, check {check.title}",
+                ends,
+                check.certificate_days,
+                balancer=view.balancer,
+                member=view.name,
+            )
+
     # --- the end -------------------------------------------------------------------------------
 
     def stop(self, timeout: float) -> None:
@@ -262,10 +308,12 @@ class Served:
         # Workers close theirs. With ours open the kernel would let clients in whom nobody serves.
         close_all(self.holdings.sockets.values())
         self.workers.stop(timeout)
+        self.probing.stop()
 
     def cut(self) -> None:
         """End all workers at once."""
         self.stop(0)
+        self.probing.cut()
         for worker in self.workers.all:
             self.workers.kill(worker)
 

@@ -19,6 +19,7 @@ from proxy import __version__
 from proxy.control import config_file, worker_process
 from proxy.control.channel import channel_pair
 from proxy.control.commands import CommandError, Commands
+from proxy.control.forking import fork
 from proxy.control.holdings import hold
 from proxy.control.log_files import LineSink
 from proxy.control.members import Members
@@ -113,8 +114,9 @@ class Supervisor:
         self._watch_certificates()
         self.members.start()
         worker_process.share_memory()
-        while not (workers.stopping and not workers.all):
-            for number in workers.due():
+        while not self._served.has_ended:
+            self._served.probing.fork_due()
+            for number in workers.due() if self._served.probing.first_results_are_in else ():
                 self._fork(number)
             self._loop.run_until_complete(self._until_something_changes())
         self._loop.run_until_complete(self._end())
@@ -140,15 +142,10 @@ class Supervisor:
             await self._begin_serving()
 
     def _fork(self, number: int) -> None:
-        """Start a worker; only the supervisor returns."""
+        """Start a worker."""
         ours, theirs = channel_pair()
         start = self._served.start_of(number, theirs)
-        # Until the child has its own handlers: a Ctrl-C for all would reach us through it as well.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, worker_process.IGNORED)
-        pid = os.fork()
-        if pid == 0:
-            worker_process.run(start)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pid = fork(lambda: worker_process.run(start))
         theirs.close()
         now = time.monotonic()
         self._served.workers.forked(WorkerHandle(number, pid, ours, self._served.generation, now))
@@ -219,7 +216,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
 
     def _reap(self) -> None:
-        self._served.workers.reap()
+        self._served.reap()
         if self._successor is not None:
             self._successor.reap()
 

@@ -17,7 +17,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -85,14 +85,9 @@ def run(start: Start) -> NoReturn:
     """
     status = 1
     try:
-        _close_others(start)
-        if start.account is not None:
-            drop(start.account)
-        signal.set_wakeup_fd(-1)
-        for number in IGNORED:
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        sockets = [sock.fileno() for sock in start.sockets.values()]
+        files = [start.channel.fileno(), start.board.file, *start.logs.files, *sockets]
+        settle_in(files, start.account)
         loop = uvloop.new_event_loop()
         asyncio.set_event_loop(loop)
         status = loop.run_until_complete(WorkerProcess(start, loop).serve())
@@ -103,13 +98,24 @@ def run(start: Start) -> NoReturn:
         os._exit(status)
 
 
-def _close_others(start: Start) -> None:
+def settle_in(files: Iterable[int], account: Account | None) -> None:
+    """What a process does first that was forked from the supervisor; ``files`` it needs."""
+    _close_others(files)
+    if account is not None:
+        drop(account)
+    signal.set_wakeup_fd(-1)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _close_others(files: Iterable[int]) -> None:
     """Let go of the supervisor's files: who waits for its end would wait for ours.
 
     Their numbers stay taken, since objects that were copied with them may close them yet.
     """
-    keep = {0, 1, 2, start.channel.fileno(), start.board.file, *start.logs.files}
-    keep |= {sock.fileno() for sock in start.sockets.values()}
+    keep = {0, 1, 2, *files}
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for file in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
         if file not in keep and file != null:

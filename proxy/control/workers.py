@@ -55,9 +55,11 @@ class WorkerHandle:
     phase: Phase = Phase.STARTING
     # until when it must have done what it was told, monotonic
     deadline: float = 0.0
+    # what it is called; by its number when left out
+    title: str = ""
 
     def __str__(self) -> str:
-        return f"worker {self.number + 1} (process {self.pid})"
+        return f"{self.title or f'worker {self.number + 1}'} (process {self.pid})"
 
 
 @dataclass

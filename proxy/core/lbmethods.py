@@ -76,13 +76,10 @@ def candidates_of(
         standbys: list[Member] = []
         missing = 0
         for member in lbset:
-            fit = electable(member, now, tried)
-            if member.hot_spare or member.hot_standby:
-                if fit:
-                    (spares if member.hot_spare else standbys).append(member)
-            elif fit:
-                normal.append(member)
-            else:
+            role = spares if member.hot_spare else standbys if member.hot_standby else normal
+            if electable(member, now, tried):
+                role.append(member)
+            elif role is normal:
                 missing += 1
         found = (normal + spares[:missing]) or standbys
         if found:

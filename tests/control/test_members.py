@@ -12,7 +12,7 @@ from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError, DrainUntil
 from proxy.control.hooks import Happening
 from proxy.control.members import STATE, Members, Others
-from proxy.control.probed import Probed
+from proxy.control.prober import Probed
 from proxy.control.state import load_state
 from proxy.core.sessions import MemberName
 from proxy.core.settings import Balancer, Event, OperatorStatus, Settings

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.control.cluster import Cluster
 from proxy.control.operations import Operations
-from proxy.control.probed import Probed
+from proxy.control.prober import Probed
 from proxy.control.scoreboard import MemberCounters
 from proxy.control.standing import Standing
 from proxy.control.verdicts import Verdicts

@@ -10,7 +10,7 @@ import pytest
 from proxy.control.cluster import Cluster
 from proxy.control.hooks import Happening
 from proxy.control.member_view import MemberView
-from proxy.control.probed import Probed
+from proxy.control.prober import Probed
 from proxy.control.verdicts import Verdicts
 from proxy.core.health import Verdict
 from proxy.core.settings import Balancer, Event, OperatorStatus, Settings
@@ -33,7 +33,9 @@ class Arena:
     def see(self, results: str, title: str = "web") -> bool:
         """One result of each member: ``+`` passed, ``-`` failed, ``.`` none."""
         found = [
-            Probed(view.key, title, sign == "+", "200" if sign == "+" else "refused", 0.0, now())
+            Probed(
+                view.key, title, sign == "+", "200" if sign == "+" else "refused", 0.0, now(), None
+            )
             for view, sign in zip(self.cluster.members, results, strict=True)
             if sign != "."
         ]
