@@ -85,13 +85,16 @@ class Probing:
         """Have these checks from now on; those that were there before go on undisturbed."""
         former, self._assignments = self._assignments, assignments_of(holdings, stopped)
         self._holdings = holdings
+        if self._assignments == former:
+            return
         if self._missing is not None:
-            self._missing = {each.id for each in self._assignments if each.check.required}
+            known = {each.id for each in former} - self._missing
+            required = {each.id for each in self._assignments if each.check.required}
+            self._missing = required - known
         self._workers.resize(1 if self._assignments else 0, 0)
-        if self._assignments != former:
-            for worker in self._workers.current:
-                self._workers.send(worker, Kind.PROBES, self._assignments)
-            self._heard.changed()
+        for worker in self._workers.current:
+            self._workers.send(worker, Kind.PROBES, self._assignments)
+        self._heard.changed()
 
     def use_logs(self) -> None:
         """Let the prober write to the log that the holdings have now."""
