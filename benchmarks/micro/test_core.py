@@ -144,7 +144,7 @@ def test_note_live_session(benchmark: BenchmarkFixture) -> None:
     placement = Placement(mapping, read_target(head.target), head, apache=False)
     assert placement.choose(1.0)
     benchmark(placement.served, head, "192.0.2.1", b"salt", 1.0)
-    assert placement.member.sessions.live(1.0) == 1
+    assert balancer.sessions.live(1.0).total() == 1
 
 
 def test_write_session_cookie(benchmark: BenchmarkFixture) -> None:

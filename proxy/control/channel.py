@@ -26,6 +26,7 @@ class Kind(Enum):
     STATUS = "status"
     LOGS = "logs"
     SESSIONS_WANTED = "sessions wanted"
+    MOVE_SESSIONS = "move sessions"
     PROBES = "probes"
     STOP = "stop"
 

@@ -116,7 +116,9 @@ class Cluster:
     def _keep_counts(self, worker: int) -> None:
         self._ended += self.board.worker(worker).exchanges
         for index, view in enumerate(self.members):
-            view.ended = view.ended.plus(self.board.counters(worker, index)._replace(busy=0))
+            view.ended = view.ended.plus(
+                self.board.counters(worker, index)._replace(busy=0, waiting=0)
+            )
 
     def counters(self, index: int) -> MemberCounters:
         """What all workers together counted of a member."""

@@ -38,7 +38,7 @@ class Drains:
         """
         changed = False
         for view, drain in self.under_way:
-            name = (view.balancer, view.settings.route or "")
+            name = (view.balancer, view.name)
             drain.left = sessions.get(name, 0)
             if drain.sessions is None:
                 drain.sessions = drain.left

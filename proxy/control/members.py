@@ -17,12 +17,12 @@ from proxy.control.drains import Drains
 from proxy.control.failover_watch import FailoverFiles
 from proxy.control.hooks import Happening
 from proxy.control.journal import restore, saved
+from proxy.control.live_sessions import Counts
 from proxy.control.member_view import MemberView
 from proxy.control.operations import Operations, member_named
 from proxy.control.prober import Probed
 from proxy.control.state import load_state, save_state
 from proxy.control.verdicts import Verdicts
-from proxy.core.sessions import MemberName
 from proxy.core.settings import OperatorStatus, Takeover
 from proxy.core.takeover import Said
 
@@ -44,7 +44,7 @@ class Others(NamedTuple):
     # lets workers look at the board
     nudge: Callable[[], None]
     # counts live sessions, over all workers
-    sessions: Callable[[], Awaitable[Mapping[MemberName, int]]]
+    sessions: Callable[[], Awaitable[Counts]]
     # tells hooks what happened
     announce: Callable[[Happening], None]
 
@@ -172,9 +172,9 @@ class Members:
 
     async def _take_counts(self) -> None:
         self._counted_at = self._loop.time()
-        sessions = await self._others.sessions()
-        self._verdicts.sessions = sessions
-        if not self._stopped and self._drains.look(sessions, {}):
+        counts = await self._others.sessions()
+        self._verdicts.sessions = counts.sessions
+        if not self._stopped and self._drains.look(*counts):
             self.changed()
         self._announce()
 

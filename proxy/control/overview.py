@@ -19,7 +19,7 @@ from proxy.core.takeover import Said
 
 async def overview(served: Served) -> dict[str, Any]:
     """All that is known of what is served, ready for JSON."""
-    sessions = await served.count_sessions()
+    sessions = (await served.sessions.count()).sessions
     workers = _workers(served)
     return {
         "generation": served.generation,
@@ -48,7 +48,7 @@ def balancers(cluster: Cluster, sessions: Mapping[MemberName, int]) -> dict[str,
         for name, balancer in cluster.settings.balancers.items()
     }
     for index, view in enumerate(cluster.members):
-        name = (view.balancer, view.settings.route or "")
+        name = (view.balancer, view.name)
         told = {**_member(cluster, view), **_counts(cluster, index, sessions.get(name, 0))}
         found[view.balancer]["members"].append(told)
     return found
@@ -128,6 +128,7 @@ def _counts(cluster: Cluster, index: int, sessions: int) -> dict[str, Any]:
     counters = cluster.counters(index)
     return {
         "busy": int(counters.busy),
+        "waiting": int(counters.waiting),
         "elected": int(counters.elected),
         "sent": int(counters.sent),
         "received": int(counters.received),

@@ -52,13 +52,17 @@ class MemberStatus(NamedTuple):
 
 
 class MemberCounters(NamedTuple):
-    """What one worker counted of a member; ``error_since`` as above, seen by this worker."""
+    """What one worker counted of a member; ``error_since`` as above, seen by this worker.
+
+    ``waiting`` are those of the busy ones that wait for news, as a Ping does.
+    """
 
     busy: float = 0
     elected: float = 0
     sent: float = 0
     received: float = 0
     error_since: float = 0
+    waiting: float = 0
 
     def plus(self, other: "MemberCounters") -> "MemberCounters":
         """The counts of two workers together; the later of their errors."""
@@ -68,6 +72,7 @@ class MemberCounters(NamedTuple):
             self.sent + other.sent,
             self.received + other.received,
             max(self.error_since, other.error_since),
+            self.waiting + other.waiting,
         )
 
 

@@ -21,6 +21,7 @@ from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
 from proxy.control.hooks import Hooks
+from proxy.control.live_sessions import LiveSessions
 from proxy.control.members import Members, Others
 from proxy.control.plan import Plan
 from proxy.control.prober import Probed
@@ -32,14 +33,10 @@ from proxy.control.worker_process import Start
 from proxy.control.workers import PREPARATION, Phase, Told, WorkerHandle, Workers
 from proxy.core.differences import differences, in_words
 from proxy.core.errors import ConfigError
-from proxy.core.sessions import MemberName, merge
 from proxy.core.settings import OperatorStatus, Settings
 from proxy.dataplane.tls import Entries
 
 log = logging.getLogger("balanceme")
-
-# How long workers may take to tell their sessions, in seconds.
-COUNTING = 2.0
 
 
 class Served:
@@ -71,24 +68,24 @@ class Served:
         self.workers = Workers(loop, Told(self._heard, self._ended, changed), self._heartbeat)
         self.workers.resize(worker_count(holdings.settings), 0)
         self.probing = Probing(loop, self._account, Heard(self._probed, changed))
+        self._salt = os.urandom(16)
+        self.sessions = LiveSessions(self.workers, self.cluster, self._salt)
         self.members = Members(
             self.cluster,
             loop,
             folder,
-            Others(self._members_changed, self.count_sessions, self.hooks.happened),
+            Others(self._members_changed, self.sessions.count, self.hooks.happened),
         )
         # made once, so that all workers have the same
         self._entries = Entries()
-        self._salt = os.urandom(16)
         self._name_entries()
         self.members.restore(environ)
         self._configure_probing()
         self._reloading = asyncio.Lock()
         # what certificate files were when they were last taken up on their own, or could not be
         self._tried: Stamp | None = None
-        # who waits for a worker: until a plan is in force, until it has told its sessions
+        # who waits for a worker until a plan is in force
         self._in_force: dict[int, asyncio.Future[bool]] = {}
-        self._counted: dict[int, asyncio.Future[list[tuple[MemberName, bytes]]]] = {}
 
     @property
     def settings(self) -> Settings:
@@ -115,6 +112,7 @@ class Served:
             entries=self._entries,
             account=self._account,
             salt=self._salt,
+            moves=self.sessions.moves,
         )
 
     def _plan(self) -> Plan:
@@ -165,12 +163,12 @@ class Served:
         elif message.kind is Kind.IN_ERROR:
             self.take_errors()
         elif message.kind is Kind.SESSIONS:
-            _answer(self._counted, worker.number, message.value)
+            self.sessions.heard(worker, message)
 
     def _ended(self, number: int) -> None:
         """A worker is gone: nobody waits for it, and its counts stay."""
         _answer(self._in_force, number, value=False)
-        _answer(self._counted, number, [])
+        self.sessions.ended(number)
         if number < self.cluster.board.workers:
             self.cluster.worker_ended(number)
 
@@ -185,7 +183,7 @@ class Served:
         async with self._reloading:
             found = differences(self.settings, settings)
             moves = any(each.moves for each in found)
-            words = in_words(found, await self.count_sessions() if moves else {})
+            words = in_words(found, (await self.sessions.count()).sessions if moves else {})
             if self.workers.stopping:
                 raise CommandError("there is no reload while balanceme is stopping")
             former, available = self.holdings, by_address(self.holdings.sockets.values())
@@ -321,24 +319,6 @@ class Served:
         """Let those before us know that they shall send no more clients."""
         self.cluster.board.leaving = True
         self.workers.nudge()
-
-    async def count_sessions(self) -> dict[MemberName, int]:
-        """How many sessions are alive on each member, over all workers."""
-        for worker in self.workers.serving:
-            if worker.number not in self._counted:
-                self._counted[worker.number] = self._loop.create_future()
-            self.workers.send(worker, Kind.SESSIONS_WANTED)
-        waiting = list(self._counted.values())
-        if not waiting:
-            return {}
-        done, _ = await asyncio.wait(waiting, timeout=COUNTING)
-        if len(done) < len(waiting):
-            log.warning("sessions are counted without %d workers", len(waiting) - len(done))
-            # One that had to stop before it could answer would be waited for each time.
-            silent = [number for number, each in self._counted.items() if not each.done()]
-            for number in silent:
-                del self._counted[number]
-        return merge(table for told in done for table in told.result())
 
     def __repr__(self) -> str:
         return f"<Served generation={self.generation} {self.workers!r}>"

@@ -22,7 +22,6 @@ from proxy.control.commands import CommandError, Commands
 from proxy.control.forking import fork
 from proxy.control.holdings import hold
 from proxy.control.log_files import LineSink
-from proxy.control.members import Members
 from proxy.control.notify import STATUS_INTERVAL, Notify
 from proxy.control.operator_log import start_logging
 from proxy.control.overview import in_numbers, overview
@@ -99,6 +98,8 @@ class Supervisor:
         close_unwanted(handed, holdings.sockets.values())
         self._changed = asyncio.Event()
         self._served = Served(loop, holdings, self._changed.set, environ)
+        # what can be said of these is theirs
+        self.members, self.sessions = self._served.members, self._served.sessions
         self._pid_file: PidFile | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -360,11 +361,6 @@ class Supervisor:
         log.info("stopping: exchanges under way may take %g s", timeout)
         self._notify.stopping(f"exchanges under way may take {timeout:g} s")
         self._served.stop(timeout)
-
-    @property
-    def members(self) -> Members:
-        """What can be said of members."""
-        return self._served.members
 
     async def status(self) -> dict[str, Any]:
         """All that is known, ready for JSON."""

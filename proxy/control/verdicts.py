@@ -172,7 +172,7 @@ class Verdicts:
 
     def _load(self, view: MemberView) -> tuple[int, float]:
         index = self._cluster.members.index(view)
-        sessions = self.sessions.get((view.balancer, view.settings.route or ""), 0)
+        sessions = self.sessions.get((view.balancer, view.name), 0)
         return sessions, self._cluster.counters(index).busy
 
     def __repr__(self) -> str:

@@ -24,6 +24,7 @@ from typing import NoReturn
 
 import uvloop
 
+from proxy.control import session_answers
 from proxy.control.accounts import Account, drop
 from proxy.control.channel import Channel, ChannelError, Kind, Message
 from proxy.control.holdings import Logs
@@ -31,7 +32,9 @@ from proxy.control.log_files import LineSink
 from proxy.control.operator_log import start_logging
 from proxy.control.plan import Plan
 from proxy.control.scoreboard import MemberCounters, Scoreboard, WorkerCounters
+from proxy.control.session_answers import Asked, Ordered
 from proxy.control.standing import Standing
+from proxy.control.waiting import Waiting
 from proxy.control.worker import Others, Worker
 from proxy.core.member import Member
 from proxy.core.settings import AccessLog as AccessLogSettings
@@ -65,6 +68,8 @@ class Start:
     # what all workers have in common since before they were forked
     entries: Entries
     salt: bytes
+    # sessions that the operator moved before
+    moves: tuple[Ordered, ...] = ()
 
 
 def share_memory() -> None:
@@ -133,7 +138,7 @@ class WorkerProcess:
         self._board = start.board
         self._loop = loop
         self._speaker = f"worker {start.number + 1}"
-        self._counting: asyncio.Task[None] | None = None
+        self._counting: set[asyncio.Task[None]] = set()
         self._stop_timeout: asyncio.Future[float] = loop.create_future()
         # the sockets of the next plan, which come before it
         self._listening: list[int] = []
@@ -154,6 +159,8 @@ class WorkerProcess:
             ),
         )
         self._standing = Standing(self._worker, start.board)
+        session_answers.obey(self._worker.balancers, start.moves)
+        self._waiting = Waiting(self._worker.connections)
         self._access_sink: LineSink | None = None
         self._use_access_log(settings.access_log, start.logs.access_log)
 
@@ -196,7 +203,11 @@ class WorkerProcess:
         elif message.kind is Kind.LOGS:
             self._use_logs(message.value, message.files)
         elif message.kind is Kind.SESSIONS_WANTED:
-            self._counting = self._loop.create_task(self._tell_sessions())
+            task = self._loop.create_task(self._tell_sessions(message.value))
+            self._counting.add(task)
+            task.add_done_callback(self._counting.discard)
+        elif message.kind is Kind.MOVE_SESSIONS:
+            session_answers.obey(self._worker.balancers, message.value)
         elif message.kind is Kind.STOP:
             self._stop(message.value)
 
@@ -258,8 +269,10 @@ class WorkerProcess:
 
     def _tick(self) -> None:
         """With each sweep: counters up, status down."""
+        self._waiting.tick(time.monotonic())
         self._publish()
         self._standing.take()
+        session_answers.forget_moves(self._worker.balancers)
 
     def _publish(self) -> None:
         board, number, worker = self._board, self._number, self._worker
@@ -293,6 +306,7 @@ class WorkerProcess:
             member.sent,
             member.received,
             self._standing.error_of(member),
+            self._waiting.counts[member],
         )
 
     def _member_in_error(self, member: Member) -> None:
@@ -303,17 +317,11 @@ class WorkerProcess:
             self._board.set_counters(self._number, members.index(member), self._counters(member))
             self._tell(Kind.IN_ERROR)
 
-    async def _tell_sessions(self) -> None:
-        """Which sessions are alive here; members with many take several turns of the loop."""
-        now, told = time.monotonic(), []
-        for name, balancer in self._worker.balancers.items():
-            for member in balancer.members:
-                pieces = []
-                for piece in member.sessions.packed(now):
-                    pieces.append(piece)
-                    await asyncio.sleep(0)
-                told.append(((name, member.settings.route or ""), b"".join(pieces)))
-        self._tell(Kind.SESSIONS, told)
+    async def _tell_sessions(self, asked: Asked) -> None:
+        try:
+            await session_answers.answer(self._channel, asked, self._worker.balancers)
+        except ChannelError as error:
+            log.warning("the supervisor can't be told of sessions: %s", error)
 
     def _tell(self, kind: Kind, value: object = None) -> None:
         try:

@@ -12,6 +12,7 @@ from proxy.core.choice import Choice, Reason, Session
 from proxy.core.failback import Away, Homes
 from proxy.core.health import Verdict
 from proxy.core.lbmethods import LBMETHODS, Ledger, candidates_of, lbsets_of
+from proxy.core.live_sessions import LiveSessions, live_sessions
 from proxy.core.member import Member, Terms, members_of
 from proxy.core.settings import Assign, FirstRequest, OperatorStatus, Renew
 from proxy.core.settings import Balancer as BalancerSettings
@@ -37,6 +38,7 @@ class Balancer:
         "members",
         "name",
         "session_cookie",
+        "sessions",
         "settings",
     )
 
@@ -48,9 +50,10 @@ class Balancer:
         apache: bool = False,
         former: "Balancer | None" = None,
     ) -> None:
-        """``former`` is the balancer of that name until now: its members and ledger go on."""
+        """``former`` is the balancer of that name until now: what is known there goes on."""
         self.name = name
         self.settings = settings
+        self.sessions: LiveSessions = live_sessions(settings, former.sessions if former else None)
         # Settled before members have other load factors.
         self._ledger = Ledger(()) if former is None else former.retire(settings)
         self.members: tuple[Member, ...] = members_of(

@@ -30,6 +30,7 @@ class Reason(Enum):
     TAKER = "its takeover while it can't be used"
     FAILBACK = "back at its own member"
     AWAY = "stays with the member that took it over"
+    OPERATOR = "moved by the operator"
     UNUSABLE = "its own member can't be used"
     NO_FAILOVER = "its own member can't be used, no_failover"
     NOBODY = "no member can be used"

@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 
 from proxy.core import proxy_protocol
 from proxy.core.health import Verdict
-from proxy.core.sessions import LiveSessions, live_for
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import Member as MemberSettings
 from proxy.core.settings import OperatorStatus, ProxyProtocol
@@ -84,7 +83,6 @@ class Member:
         "rising_since",
         "route",
         "sent",
-        "sessions",
         "settings",
         "takeover_route",
         "takes_sessions",
@@ -94,7 +92,6 @@ class Member:
     )
 
     def __init__(self, settings: MemberSettings, balancer: BalancerSettings) -> None:
-        self.sessions = LiveSessions(live_for(balancer))
         # since when its share rises, monotonic; None once it has all of it
         self.rising_since: float | None = None
         self.configure(settings, balancer)
@@ -115,7 +112,6 @@ class Member:
         """Put settings in force; what is known of the member while it runs stays."""
         url = urlsplit(settings.url)
         self.settings = settings
-        self.sessions.lifetime = live_for(balancer)
         # what logs call it
         self.name = settings.route or settings.url
         # what the access log says of a kept session on a connection that was there

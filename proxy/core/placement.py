@@ -11,6 +11,7 @@ from proxy.core.failover import Attempt, Failure, Next, Verdict, judge
 from proxy.core.heads import RequestHead
 from proxy.core.mapping import Mapping, Target
 from proxy.core.member import Member
+from proxy.core.moves import follow
 from proxy.core.sessions import address_hash, read_session
 
 
@@ -21,6 +22,7 @@ class Placement:
         "_apache",
         "_cookie",
         "_engaged",
+        "_moving",
         "_reconnected",
         "_tried",
         "attempts",
@@ -46,9 +48,16 @@ class Placement:
         self._cookie = head.block.cookie
         self._tried: tuple[Member, ...] = ()
         self._reconnected = False
+        # the session's key, if the operator may be moving it
+        self._moving = 0
         # whether the member counts this request among its busy
         self._engaged = False
         self._apache = apache
+
+    def look_for_move(self, head: RequestHead, address: str, salt: bytes) -> None:
+        """Before ``choose``, when there are sessions that the operator moves: look for this one."""
+        key, shared = self._session(head, salt)
+        self._moving = key ^ address_hash(salt, address) if shared else key
 
     def choose(self, now: float) -> bool:
         """Choose a member for the next attempt; False if there is none."""
@@ -58,6 +67,8 @@ class Placement:
             # Attempts are counted, not members: those that are left go round again (F5).
             self._tried = ()
             choice = balancer.choose(self.target.text, self._cookie, now)
+        if self._moving:
+            choice = self._moved(choice, now)
         self.choice = choice
         member = choice.member
         if member is None:
@@ -72,6 +83,19 @@ class Placement:
             timeout = member.activesync_timeout if waits else member.response_timeout
         self.response_timeout = timeout
         return True
+
+    def _moved(self, choice: Choice, now: float) -> Choice:
+        """The choice for a session that the operator may be moving."""
+        balancer = self.mapping.balancer
+        move = balancer.sessions.moves.of(self._moving, now)
+        if move is not None:
+            # Who has left its sessions to another member gets none.
+            own = [
+                m for m in balancer.members if m.route is None or balancer.heir(m.route) == m.route
+            ]
+            choice = follow(move, choice, own, now, self._tried)
+            balancer.sessions.moves.followed(self._moving, choice, now, balancer.sessions.lifetime)
+        return choice
 
     def failed(
         self, failure: Failure, head: RequestHead, now: float, *, reused: bool, later_request: bool
@@ -115,12 +139,15 @@ class Placement:
         """
         made_with, key, shared = head.session
         if made_with is not salt:
-            _, key, shared = read_session(head, salt, activesync=self.target.activesync)
+            key, shared = self._session(head, salt)
         if shared:
             # A browser's first visit isn't counted: once it has cookies, it has another key.
             key = 0 if self.choice.session_route is None else key ^ address_hash(salt, address)
         if key:
-            self.member.sessions.note(key, now)
+            self.mapping.balancer.sessions.note(key, now, self.member.name, self.choice)
+
+    def _session(self, head: RequestHead, salt: bytes) -> tuple[int, bool]:
+        return read_session(head, salt, activesync=self.target.activesync)[1:]
 
     def leave(self) -> None:
         """The member has nothing more to do with this request."""

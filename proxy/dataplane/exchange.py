@@ -146,6 +146,8 @@ class Exchange:
         if most is not None and max(head.content_length or 0, self.request.received) > most:
             return OwnAnswer(413)
         placement = self.placement = Placement(mapping, target, head, apache=frontend.apache)
+        if mapping.balancer.sessions.moves:
+            placement.look_for_move(head, self.client.address, frontend.salt)
         chosen = placement.choose(self.begun)
         self.mapped = True
         return None if chosen else unavailable(apache=frontend.apache)

@@ -225,9 +225,9 @@ def test_former_board_is_the_callers(make: Make) -> None:
 def test_counts_of_all_workers(make: Make) -> None:
     """Counts are those of all workers, and those of workers that have ended."""
     cluster = make({}, {})
-    cluster.board.set_counters(0, 1, MemberCounters(1, 10, 100, 1000, 5.5))
+    cluster.board.set_counters(0, 1, MemberCounters(1, 10, 100, 1000, 5.5, 2))
     cluster.board.set_counters(1, 1, MemberCounters(2, 20, 200, 2000, 4.5))
-    assert cluster.counters(1) == MemberCounters(3, 30, 300, 3000, 5.5)
+    assert cluster.counters(1) == MemberCounters(3, 30, 300, 3000, 5.5, 2)
     cluster.worker_ended(0)
     # what it had under way has ended with it
     assert cluster.counters(1) == MemberCounters(2, 30, 300, 3000, 5.5)
@@ -314,6 +314,7 @@ def test_as_json(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         "terms_said": None,
         "drain": None,
         "busy": 1,
+        "waiting": 0,
         "elected": 2,
         "sent": 3,
         "received": 4,

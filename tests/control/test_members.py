@@ -11,6 +11,7 @@ import pytest
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError, DrainUntil
 from proxy.control.hooks import Happening
+from proxy.control.live_sessions import Counts
 from proxy.control.members import STATE, Members, Others
 from proxy.control.prober import Probed
 from proxy.control.state import load_state
@@ -42,8 +43,8 @@ class Arena:
     def _nudge(self) -> None:
         self.nudges += 1
 
-    async def _count(self) -> dict[MemberName, int]:
-        return self.counted
+    async def _count(self) -> Counts:
+        return Counts(self.counted, {})
 
     @property
     def events(self) -> list[Event]:

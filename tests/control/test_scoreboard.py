@@ -57,7 +57,7 @@ def leave(board: Scoreboard) -> None:
 
 
 STATUS = MemberStatus(OperatorStatus.DRAIN, Verdict.FENCED, 4.5, 5.5, 1, 6.5, 2.5, 3, 1, 0, 7.5)
-COUNTERS = MemberCounters(1, 2, 3, 4, 5.5)
+COUNTERS = MemberCounters(1, 2, 3, 4, 5.5, 6)
 # Everything that can be written to the board, in the order of ``content``.
 WRITERS: dict[str, Callable[[Scoreboard], object]] = {
     "leaving": leave,
@@ -112,7 +112,7 @@ def test_layout(members: int, workers: int) -> None:
         for worker in range(workers):
             board.set_worker(worker, WorkerCounters(1, 1, 1, 1))
             for member in range(members):
-                board.set_counters(worker, member, MemberCounters(1, 1, 1, 1, 1))
+                board.set_counters(worker, member, MemberCounters(1, 1, 1, 1, 1, 1))
         assert 0 not in board._cells
         assert os.fstat(board.file).st_size == CELL * len(board._cells)
     finally:
@@ -152,7 +152,7 @@ def test_reads_what_was_written(
     assert board.status(1) == status
     assert board.status(1).operator is operator
     board.set_counters(1, 1, MemberCounters(*map(float, counts))._replace(error_since=since))
-    assert board.counters(1, 1) == (*counts, since)
+    assert board.counters(1, 1) == (*counts, since, 0)
     board.set_worker(0, WorkerCounters(since, *counts[1:]))
     assert board.worker(0) == (since, *counts[1:])
 
@@ -167,8 +167,8 @@ def test_leaving_is_taken_back(board: Scoreboard) -> None:
 
 def test_counts_together() -> None:
     """Two workers' counts are added; of their errors the later one counts (F1)."""
-    together = MemberCounters(1, 2, 3, 4, 5.5).plus(MemberCounters(10, 20, 30, 40, 1.5))
-    assert together == MemberCounters(11, 22, 33, 44, 5.5)
+    together = MemberCounters(1, 2, 3, 4, 5.5, 6).plus(MemberCounters(10, 20, 30, 40, 1.5, 60))
+    assert together == MemberCounters(11, 22, 33, 44, 5.5, 66)
     assert MemberCounters().plus(together) == together
 
 

@@ -123,13 +123,11 @@ def test_configured_status() -> None:
 def test_configure() -> None:
     """Other settings count from now on; what is known of the member while it runs stays."""
     made = member(route="server1", proxy_protocol="v1")
-    sessions = made.sessions
     made.operator = OperatorStatus.DRAIN
     made.verdict, made.error_since = Verdict.FAILED, NOW
     made.lbstatus, made.elected, made.kept, made.busy = -100, 4, 2, 3
     made.sent, made.received = 50, 60
     made.decide()
-    made.sessions.note(7, NOW)
     other = BalancerSettings.model_validate(
         {
             "members": [
@@ -158,9 +156,6 @@ def test_configure() -> None:
     assert not made.takes_sessions
     assert (made.lbstatus, made.elected, made.kept, made.busy) == (-100, 4, 2, 3)
     assert (made.sent, made.received) == (50, 60)
-    assert made.sessions is sessions
-    assert made.sessions.live(NOW + 9) == 1
-    assert made.sessions.live(NOW + 11) == 0
 
 
 def test_configure_drops_what_is_left_out() -> None:
@@ -172,7 +167,7 @@ def test_configure_drops_what_is_left_out() -> None:
     balancer = BalancerSettings.model_validate({"members": [{"url": "http://a", "route": "a"}]})
     for each in (made, plain):
         each.configure(balancer.members[0], balancer)
-    kept = ("sessions", "settings")
+    kept = ("settings",)
     for name in Member.__slots__:
         if name not in kept:
             assert getattr(made, name) == getattr(plain, name), name

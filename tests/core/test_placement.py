@@ -10,7 +10,9 @@ from proxy.core.failover import Failure, Next
 from proxy.core.heads import RequestHead
 from proxy.core.http1 import Limits, read_request_head
 from proxy.core.mapping import Mapping, read_target
+from proxy.core.moves import Move
 from proxy.core.placement import Placement
+from proxy.core.sessions import address_hash, read_session
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import Mapping as MappingSettings
 
@@ -354,7 +356,7 @@ def test_shown_by_its_mapping() -> None:
 def live(placement: Placement, head: RequestHead, address: str = "192.0.2.1") -> int:
     """How many sessions the member has once it has answered."""
     placement.served(head, address, b"salt", NOW)
-    return placement.member.sessions.live(NOW)
+    return placement.mapping.balancer.sessions.live(NOW)[placement.member.name]
 
 
 def test_served_sessions_live_on_the_member() -> None:
@@ -390,3 +392,52 @@ def test_served_devices() -> None:
         placement = place(way, head)
         assert placement.choose(NOW)
         assert live(placement, head) == count
+
+
+# --- sessions that the operator moves -----------------------------------------------------------
+
+
+def move(way: Mapping, head: RequestHead, address: str = "192.0.2.1") -> Placement:
+    """A placement of a request while there are moves."""
+    placement = place(way, head)
+    placement.look_for_move(head, address, b"salt")
+    assert placement.choose(NOW)
+    return placement
+
+
+def test_moved_by_the_operator() -> None:
+    """Only the session that the operator moves is led elsewhere, and is a live one there."""
+    way = mapping()
+    head = request(cookie=b"PHPSESSID=1; BALANCEME=balancer.server1")
+    other = request(cookie=b"PHPSESSID=2; BALANCEME=balancer.server1")
+    (key,) = {read_session(head, b"salt", activesync=False)[1]}
+    way.balancer.sessions.moves.put(key, Move("server2", "server1", NOW + 60))
+    assert route(move(way, other)) == b"server1"
+    placement = move(way, head)
+    assert route(placement) == b"server2"
+    assert (placement.choice.session, placement.choice.reason) == (Session.MOVED, Reason.OPERATOR)
+    assert b"=balancer.server2;" in placement.cookie_line(SECOND, tls=True)
+    assert live(placement, head) == 1
+    # another attempt is the balancer's own
+    refuse(placement, head)
+    assert placement.choose(NOW)
+    assert route(placement) == b"server1"
+
+
+def test_moved_browser_is_told_by_its_address() -> None:
+    """Browsers with the same fields are told apart by their address, as for the live sessions."""
+    way, head = mapping(), request(cookie=b"BALANCEME=balancer.server1")
+    key = read_session(head, b"salt", activesync=False)[1] ^ address_hash(b"salt", "192.0.2.1")
+    way.balancer.sessions.moves.put(key, Move("server2", "server1", NOW + 60))
+    assert route(move(way, head, "192.0.2.2")) == b"server1"
+    assert route(move(way, head)) == b"server2"
+
+
+def test_moved_to_a_member_that_was_taken_over() -> None:
+    """A member whose sessions another one has gets none, whatever was said before."""
+    way = mapping(3)
+    way.balancer.set_heirs({b"server2": b"server3"})
+    head = request(cookie=b"PHPSESSID=1; BALANCEME=balancer.server1")
+    key = read_session(head, b"salt", activesync=False)[1]
+    way.balancer.sessions.moves.put(key, Move("server2", "server1", NOW + 60))
+    assert route(move(way, head)) == b"server1"

@@ -1,18 +1,20 @@
 import base64
-from random import Random
-from time import perf_counter
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.core.heads import RequestHead
-from proxy.core.sessions import LiveSessions, address_hash, live_for, merge, read_session
+from proxy.core.sessions import (
+    address_hash,
+    browser_hash,
+    cookie_hash,
+    device_hash,
+    live_for,
+    read_session,
+)
 from proxy.core.settings import Balancer as BalancerSettings
 
 SALT = b"0123456789abcdef"
-NOW = 1000.0
 HOUR = 3600.0
 EAS = b"POST /Microsoft-Server-ActiveSync"
 ERIKA = b"Authorization: Basic " + base64.b64encode(b"erika:secret") + b"\r\n"
@@ -34,19 +36,6 @@ def key(made: RequestHead, address: str = "192.0.2.1", salt: bytes = SALT) -> in
     eas = made.target.startswith(b"/Microsoft")
     mark = read_session(made, salt, activesync=eas)
     return mark[1] ^ address_hash(salt, address) if mark[2] else mark[1]
-
-
-def table(*seen: tuple[int, float], lifetime: float = HOUR) -> LiveSessions:
-    """A table in which these sessions were seen, each at its time."""
-    made = LiveSessions(lifetime)
-    for session, now in seen:
-        made.note(session, now)
-    return made
-
-
-def packed(made: LiveSessions, now: float = NOW) -> bytes:
-    """A table for another process."""
-    return b"".join(made.packed(now))
 
 
 # --- what makes a session ----------------------------------------------------------------------
@@ -154,7 +143,31 @@ def test_what_a_head_says_is_kept_with_it() -> None:
     assert key(other) == key(first)
 
 
-# --- who is alive ------------------------------------------------------------------------------
+# --- the same without a request -----------------------------------------------------------------
+
+
+def test_hash_of_a_cookie() -> None:
+    """A session is found by what stands in a browser's Cookie field."""
+    text = b"lang=nl; ZARAFA_WEBAPP=0123abcd"
+    assert cookie_hash(SALT, text) == key(cookie(text))
+    assert cookie_hash(SALT, b"lang=nl") == 0
+
+
+@pytest.mark.parametrize("user", [b"erika", b"Erika", b"Z\\erika"])
+def test_hash_of_a_device(user: bytes) -> None:
+    """A session is found by its device and by its user, as it logs in."""
+    sent = head(ERIKA, EAS + b"?Cmd=Sync&DeviceId=abc")
+    assert device_hash(SALT, b"abc", user) == key(sent)
+
+
+def test_hash_of_a_browser() -> None:
+    """A session is found by its browser, its address and the word of a proxy before us."""
+    sent = head(b"User-Agent: Firefox\r\nX-Forwarded-For: ::1\r\n")
+    found = browser_hash(SALT, b"Firefox", b"::1") ^ address_hash(SALT, "192.0.2.1")
+    assert found == key(sent)
+
+
+# --- how long it lives --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,163 +179,3 @@ def test_live_for(session_cookie: dict[str, Any] | None, seconds: float) -> None
     members = [{"url": "http://server1", "route": "server1"}]
     plain = {"members": members, "sticky_session": "B", "session_cookie": session_cookie}
     assert live_for(BalancerSettings.model_validate(plain)) == seconds
-
-
-def test_live_until_the_lifetime_has_passed() -> None:
-    """Each request prolongs its session, as it does the cookie."""
-    made = table((1, NOW), (2, NOW), (1, NOW + 1000))
-    assert made.live(NOW) == 2
-    assert made.live(NOW + HOUR - 1) == 2
-    assert made.live(NOW + HOUR) == 1
-    assert made.live(NOW + HOUR + 1000) == 0
-
-
-def test_lifetime_of_a_reload() -> None:
-    """A table may outlive a reload that changes the lifetime."""
-    made = table((1, NOW))
-    made.lifetime = 60.0
-    assert made.live(NOW + 60) == 0
-
-
-def test_sessions_that_are_over_make_room() -> None:
-    """A table doesn't grow with the sessions that have been, only with those alive."""
-    made = LiveSessions(60.0)
-    for session in range(200_000):
-        made.note(session, NOW + session / 100)  # 6000 alive at a time
-    assert sum(map(len, made._parts)) < 3 * 6000
-    assert made.live(NOW + 2000) == 6000 - 1
-
-
-def test_bound() -> None:
-    """Sessions that never come back can't fill a table, nor drive out those that do."""
-    made = LiveSessions(HOUR)
-    for number in range(400_000):
-        made.note(number, NOW + number / 1000)
-        if number % 100 == 0:
-            for session in range(64):  # these come back
-                made.note((1 << 63) + session, NOW + number / 1000)
-    assert sum(map(len, made._parts)) <= 131072
-    assert all((1 << 63) + session in made._parts[session] for session in range(64))
-
-
-def test_room_for_as_many_as_there_may_be() -> None:
-    """A hundred thousand sessions are all kept, however unevenly hashes fall."""
-    hashes = Random(1)
-    keys = {hashes.getrandbits(64) for _ in range(100_000)}
-    assert table(*((session, NOW) for session in keys)).live(NOW) == len(keys)
-
-
-@pytest.mark.slow
-def test_no_pause() -> None:
-    """Nothing that a request triggers takes long, with a hundred thousand sessions that end.
-
-    Measured by the best of several runs, as the machine may have pauses of its own.
-    """
-    worst = []
-    for _ in range(3):
-        made = table(*((session, NOW) for session in range(100_000)))
-        longest = 0.0
-        for session in range(100_000, 110_000):
-            began = perf_counter()
-            made.note(session, NOW + HOUR)
-            longest = max(longest, perf_counter() - began)
-        worst.append(longest)
-    assert min(worst) < 0.001
-
-
-def test_repr() -> None:
-    """The number of sessions that are kept, over or not."""
-    assert repr(table((1, NOW), (2, NOW))) == "<LiveSessions 2 kept for 3600 s>"
-
-
-# --- several workers ---------------------------------------------------------------------------
-
-SERVER1, SERVER2 = ("cluster", "server1"), ("cluster", "server2")
-
-
-def test_merge_counts_a_session_once() -> None:
-    """A browser's connections go to several workers; together they are one session."""
-    first, second = table((1, NOW), (2, NOW)), table((2, NOW + 1), (3, NOW))
-    tables = [(SERVER1, packed(first)), (SERVER1, packed(second))]
-    assert merge(tables) == {SERVER1: 3}
-
-
-def test_merge_of_a_session_that_moved() -> None:
-    """A session is where it was seen last, whichever worker saw it."""
-    before, after = table((1, NOW), (2, NOW)), table((1, NOW + 0.5))
-    tables = [(SERVER1, packed(before)), (SERVER2, packed(after))]
-    assert merge(tables) == {SERVER1: 1, SERVER2: 1}
-
-
-def test_merge_of_several_balancers() -> None:
-    """A browser has one session with each balancer."""
-    tables = [(SERVER1, packed(table((1, NOW)))), (("web", "server1"), packed(table((1, NOW + 9))))]
-    assert merge(tables) == {SERVER1: 1, ("web", "server1"): 1}
-
-
-def test_merge_of_nothing() -> None:
-    """A member without sessions is told with 0."""
-    assert merge([]) == {}
-    assert merge([(SERVER1, b"")]) == {SERVER1: 0}
-
-
-def test_packed_are_those_alive() -> None:
-    """Sessions that are over aren't handed on."""
-    made = table((1, NOW), (2, NOW + 10))
-    assert merge([(SERVER1, packed(made, NOW + HOUR))]) == {SERVER1: 1}
-    assert packed(made, NOW + HOUR + 10) == b""
-
-
-def test_packed_is_compact() -> None:
-    """A session takes 16 bytes, and no piece is large."""
-    pieces = list(table(*((session, NOW) for session in range(10_000))).packed(NOW))
-    assert sum(map(len, pieces)) < 10_000 * 16 + 64 * 4 + 1
-    assert max(map(len, pieces)) < 10_000
-
-
-@pytest.mark.parametrize("data", [b"\x01", b"\x01\0\0\0", b"\xff" * 20])
-def test_what_is_no_table(data: bytes) -> None:
-    """Bytes of something else are refused."""
-    with pytest.raises(ValueError, match="no packed table"):
-        merge([(SERVER1, data)])
-
-
-seen = st.tuples(
-    st.sampled_from(["server1", "server2", "server3"]),
-    st.integers(0, 5),
-    st.integers(0, 3).map(lambda second: NOW + second),
-)
-
-
-@given(st.lists(st.lists(seen, max_size=8), max_size=3), st.randoms(use_true_random=False))
-def test_merge_does_not_depend_on_order(
-    workers: list[list[tuple[str, int, float]]], order: Random
-) -> None:
-    """Whatever the order of the tables, each session is counted once, where it was last."""
-    tables = []
-    latest: dict[int, tuple[float, str]] = {}
-    for worker in workers:
-        members = {route: LiveSessions(HOUR) for route, _, _ in worker}
-        for route, session, now in sorted(worker, key=lambda each: each[2]):
-            members[route].note(session, now)
-            latest[session] = max(latest.get(session, (0.0, "")), (now, route))
-        tables += [(("cluster", route), packed(made)) for route, made in members.items()]
-    counts = merge(tables)
-    for route in ("server1", "server2", "server3"):
-        expected = sum(where == route for _, where in latest.values())
-        assert counts.get(("cluster", route), 0) == expected
-    order.shuffle(tables)
-    assert merge(tables) == counts
-
-
-@given(st.lists(st.tuples(st.integers(0, 300), st.floats(0, 50)), max_size=300))
-def test_table_is_the_latest_request_of_each(requests: list[tuple[int, float]]) -> None:
-    """Making room changes nothing of what is told."""
-    made = LiveSessions(20.0)
-    latest: dict[int, float] = {}
-    now = NOW
-    for session, passed in requests:
-        now += passed / 10
-        made.note(session * 64, now)  # all in one part
-        latest[session] = now
-    assert made.live(now) == sum(last > now - 20.0 for last in latest.values())

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from proxy.core.balancer import Balancer
+from proxy.core.moves import Move
+from proxy.core.sessions import cookie_hash
 from proxy.core.settings import OperatorStatus
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.request import PREFETCH, PREFETCH_TIME, Request
@@ -855,7 +857,8 @@ WEBMAIL = b"Cookie: PHPSESSID=1; BALANCEME=balancer.server2\r\n"
 def live(stage: Stage) -> list[int]:
     """How many sessions live on each member."""
     now = stage.clock.monotonic()
-    return [member.sessions.live(now) for member in stage.balancer.members]
+    found = stage.balancer.sessions.live(now)
+    return [found[member.name] for member in stage.balancer.members]
 
 
 def test_session_lives_where_it_is_served(stage: Stage) -> None:
@@ -905,3 +908,22 @@ def test_tunnel_is_a_session(make_stage: MakeStage) -> None:
     client.send(request(fields=WEBMAIL + upgrade))
     stage.accept("server2").send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade + b"\r\n")
     assert live(stage) == [0, 1]
+
+
+def test_session_that_is_moved(make_stage: MakeStage) -> None:
+    """A session goes elsewhere with its next request, and its cookie with the answer."""
+    stage = make_stage(2, balancer={"session_cookie": {}})
+    client = stage.client()
+    client.send(request(fields=WEBMAIL))
+    first = stage.accept("server2")
+    salt = stage.frontend.salt
+    key = cookie_hash(salt, b"PHPSESSID=1")
+    now = stage.clock.monotonic()
+    stage.balancer.sessions.moves.put(key, Move("server1", "server2", now + 60))
+    # what is under way ends where it is
+    first.send(response())
+    assert b"server1" not in client.take()
+    client.send(request(fields=WEBMAIL))
+    stage.accept("server1").send(response())
+    assert b"Set-Cookie: BALANCEME=balancer.server1;" in client.take()
+    assert live(stage) == [1, 0]
