@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, UnixConnector
 
@@ -95,6 +95,35 @@ def members_called(path: Path, member: str, balancer: str | None = None) -> list
         where = "balancer" if balancer is None else f"balancer {balancer}"
         raise AdminError(f"no {where} has a member {member}; there are: {names}")
     return meant
+
+
+def sessions(path: Path, balancer: str | None, member: str | None, limit: int) -> dict[str, Any]:
+    """Live sessions: the tree of ``SessionCommands.listed``. Raises AdminError."""
+    given = {"balancer": balancer, "member": member, "limit": str(limit)}
+    query = urlencode({key: value for key, value in given.items() if value is not None})
+    return _call(path, "GET", f"sessions?{query}")
+
+
+def session(path: Path, session_id: str) -> list[dict[str, Any]]:
+    """One session's history in each balancer. Raises AdminError."""
+    return list(_of(_call(path, "GET", _place_of(session_id)), "sessions", path))
+
+
+def move_session(
+    path: Path, session_id: str, member: str, balancer: str | None, reason: str
+) -> list[dict[str, str]]:
+    """Move a session: each move's ``balancer``, ``from`` and ``to``. Raises AdminError."""
+    body = {"member": member, "reason": reason} | ({"balancer": balancer} if balancer else {})
+    return list(_of(_call(path, "POST", f"{_place_of(session_id)}/move", body), "moves", path))
+
+
+def find_session(path: Path, traits: dict[str, str]) -> str:
+    """The id of the session with these traits. Raises AdminError."""
+    return str(_of(_call(path, "POST", "sessions/find", traits), "id", path))
+
+
+def _place_of(session_id: str) -> str:
+    return f"sessions/{quote(session_id, safe='')}"
 
 
 def stop(path: Path, *, at_once: bool) -> None:

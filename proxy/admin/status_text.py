@@ -23,15 +23,15 @@ class Column(NamedTuple):
 
 def status_text(status: Mapping[str, Any], now: float) -> str:
     """All there is to see; ``now`` in seconds since 1970."""
-    workers = [{**worker, "up": _age(worker, now)} for worker in _blocks(status.get("workers"))]
-    parts = [_head(status, now), _table(_WORKER, workers)]
+    workers = [{**worker, "up": _age(worker, now)} for worker in blocks(status.get("workers"))]
+    parts = [_head(status, now), table(_WORKER, workers)]
     balancers = status.get("balancers")
     for name, balancer in balancers.items() if isinstance(balancers, Mapping) else ():
         block = balancer if isinstance(balancer, Mapping) else {}
-        members = [_with_state(member) for member in _blocks(block.get("members"))]
+        members = [_with_state(member) for member in blocks(block.get("members"))]
         title = f"balancer {word(name)}, {word(block.get('lbmethod'))}"
         notes = [note for member in members for note in member_notes(member)]
-        parts.append("\n".join([title, _table(_MEMBER, members), *notes]))
+        parts.append("\n".join([title, table(_MEMBER, members), *notes]))
     return "\n\n".join(parts)
 
 
@@ -39,11 +39,11 @@ def _head(status: Mapping[str, Any], now: float) -> str:
     words = (word(status.get(key)) for key in ("version", "pid", "generation", "phase"))
     frontends = [
         word(frontend.get("listen")) + (" (TLS)" if frontend.get("tls") else "")
-        for frontend in _blocks(status.get("frontends"))
+        for frontend in blocks(status.get("frontends"))
     ]
     lines = [
         "balanceme {}, process {}, generation {}, {}, up {}".format(
-            *words, _duration(_age(status, now))
+            *words, duration(_age(status, now))
         ),
         f"configuration {word(status.get('config_file'))}",
         f"listening on {', '.join(frontends) or '-'}",
@@ -68,7 +68,7 @@ def _with_state(member: Mapping[str, Any]) -> dict[str, Any]:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _table(columns: tuple[Column, ...], rows: Iterable[Mapping[str, Any]]) -> str:
+def table(columns: tuple[Column, ...], rows: Iterable[Mapping[str, Any]]) -> str:
     """Lines whose columns are as wide as their widest cell, with two blanks between."""
     lines = [[column.title for column in columns]]
     lines += [[column.text(row.get(column.key)) for column in columns] for row in rows]
@@ -82,7 +82,7 @@ def _table(columns: tuple[Column, ...], rows: Iterable[Mapping[str, Any]]) -> st
     )
 
 
-def _blocks(value: Any) -> list[Mapping[str, Any]]:
+def blocks(value: Any) -> list[Mapping[str, Any]]:
     """A list's entries that have keys; none of anything else."""
     if not isinstance(value, list | tuple):
         return []
@@ -105,7 +105,7 @@ def _bytes(value: Any) -> str:
     return f"{rest:.0f} {unit}" if exact else f"{rest:.1f} {unit}"
 
 
-def _duration(value: Any) -> str:
+def duration(value: Any) -> str:
     """Seconds in the two largest units: ``3d 4h``, ``5m 6s``, ``0.3s``."""
     if not isinstance(value, int | float):
         return word(value)
@@ -127,14 +127,15 @@ _WORKER = (
     Column("GENERATION", "generation", word, right=True),
     Column("CONNECTIONS", "connections", word, right=True),
     Column("REQUESTS", "requests", word, right=True),
-    Column("UP", "up", _duration, right=True),
-    Column("HEARTBEAT", "heartbeat", _duration, right=True),
+    Column("UP", "up", duration, right=True),
+    Column("HEARTBEAT", "heartbeat", duration, right=True),
 )
 _MEMBER = (
     Column("MEMBER", "route", word),
     Column("URL", "url", word),
     Column("STATUS", "state", word),
     Column("BUSY", "busy", word, right=True),
+    Column("WAITING", "waiting", word, right=True),
     Column("ELECTED", "elected", word, right=True),
     Column("SESSIONS", "sessions", word, right=True),
     Column("SENT", "sent", _bytes, right=True),

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from proxy.cli import administration, configuration, members, serving
+from proxy.cli import administration, configuration, members, serving, sessions
 
 _EPILOG = """\
 exit status:
@@ -56,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    for group in (serving, configuration, administration, members):
+    for group in (serving, configuration, administration, members, sessions):
         group.add_commands(add)
     return parser

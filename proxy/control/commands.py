@@ -52,6 +52,44 @@ class MemberCommands(Protocol):
         """A fenced member may serve again, as soon as its checks pass."""
 
 
+class SessionCommands(Protocol):
+    """What can be asked and said of sessions; all raise CommandError, also for unknown names.
+
+    A session's id is 64 bits that hold until the supervisor ends; people see 16 hex digits.
+    """
+
+    async def listed(self, balancer: str | None, member: str | None, limit: int) -> dict[str, Any]:
+        """The live sessions, or those of a balancer, of a member, or of both.
+
+        ``total``, and those seen last as ``sessions``: at most ``limit``, and never more than 1000.
+        Each has ``id``, ``balancer``, ``member``, ``live``, ``since`` and ``last`` (seconds since
+        1970), ``moves`` (how many), ``session`` and ``reason``: what became of it when it came to
+        its member, in the words of the access log, and why.
+        """
+
+    async def history(self, session: int) -> list[dict[str, Any]]:
+        """What is known of one session, an entry as above for each balancer that it is in.
+
+        With ``events``, each with ``at``, ``member``, ``session`` and ``reason``; and ``move``: an
+        operator's, with ``member``, ``from``, ``at``, ``by`` and ``reason``, or None.
+        """
+
+    async def move(
+        self, session: int, member: str, balancer: str | None, by: str, reason: str
+    ) -> list[dict[str, str]]:
+        """Move a session to a member with its next request, wherever both are.
+
+        Each move's ``balancer``, ``from`` and ``to``.
+        """
+
+    def find(self, traits: Mapping[str, str]) -> int:
+        """The id of the session that has these traits, be it known or not.
+
+        ``cookie``: a Cookie field with a webmail's session; ``device`` and ``user`` of ActiveSync;
+        or ``address``, ``user_agent`` and ``forwarded_for`` of a browser without such a cookie.
+        """
+
+
 class Commands(Protocol):
     """The supervisor, as the API and with it the command line see it."""
 
@@ -64,11 +102,12 @@ class Commands(Protocol):
         ``pid``, ``phase``, ``generation``, ``connections``, ``requests``, ``started`` and
         ``heartbeat`` (seconds since the last one); ``balancers`` by name with ``lbmethod`` and
         ``members``, each with ``route``, ``url``, ``status`` (in words), ``letters`` (Apache's),
-        ``operator``, ``verdict``, ``reason``, ``in_error``, ``busy``, ``elected``, ``sent``,
-        ``received`` (bytes), ``sessions``, ``load_factor``, ``lbset``, ``hot_standby``,
-        ``hot_spare``, ``checks`` (``name``, ``required``, ``passing``, ``text``), ``said``,
-        ``terms_said``, ``fenced``, ``takeover`` (``heir``, ``origin``), each with ``by``, ``at``
-        and ``why``, and ``drain``. Whoever reads it copes with more keys and with fewer.
+        ``operator``, ``verdict``, ``reason``, ``in_error``, ``busy``, ``waiting`` (of the busy,
+        those that wait for news), ``elected``, ``sent``, ``received`` (bytes), ``sessions``,
+        ``load_factor``, ``lbset``, ``hot_standby``, ``hot_spare``, ``checks`` (``name``,
+        ``required``, ``passing``, ``text``), ``said``, ``terms_said``, ``fenced``, ``takeover``
+        (``heir``, ``origin``), each with ``by``, ``at`` and ``why``, and ``drain``. Whoever reads
+        it copes with more keys and with fewer.
         """
 
     async def reload(self, *, dry_run: bool) -> list[str]:
@@ -87,6 +126,10 @@ class Commands(Protocol):
     @property
     def members(self) -> MemberCommands:
         """What can be said of members."""
+
+    @property
+    def sessions(self) -> SessionCommands:
+        """What is known of sessions, and can be said of them."""
 
     def stop(self, *, at_once: bool) -> None:
         """Begin to stop: gracefully, or by cutting what is under way."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
@@ -59,6 +59,7 @@ STATUS: dict[str, Any] = {
                     "verdict": "passed",
                     "in_error": False,
                     "busy": 3,
+                    "waiting": 2,
                     "elected": 120,
                     "sent": 1234567,
                     "received": 98765432100,
@@ -73,6 +74,7 @@ STATUS: dict[str, Any] = {
                     "verdict": "passed",
                     "in_error": True,
                     "busy": 0,
+                    "waiting": 0,
                     "elected": 7,
                     "sent": 980,
                     "received": 0,
@@ -126,6 +128,11 @@ class FakeCommands:
         """They are all asked here."""
         return self
 
+    @property
+    def sessions(self) -> "FakeSessions":
+        """They are asked beside."""
+        return FakeSessions(self._ask)
+
     async def set_operator_status(
         self, balancer: str, member: str, status: OperatorStatus, said: Said
     ) -> None:
@@ -153,6 +160,57 @@ class FakeCommands:
     def _say(self, said: Said, *words: object) -> None:
         self.said.append(said)
         self._ask(*words)
+
+
+SESSION: dict[str, Any] = {
+    "id": "0123456789abcdef",
+    "balancer": "cluster",
+    "member": "server1",
+    "live": True,
+    "since": 1795356957.0,
+    "last": 1795357957.0,
+    "moves": 1,
+    "session": "moved",
+    "reason": "its own member can't be used",
+}
+EVENTS: list[dict[str, Any]] = [
+    {"at": 1795356957.0, "member": "server2", "session": "new", "reason": "elected"},
+    {
+        "at": 1795357000.0,
+        "member": "server1",
+        "session": "moved",
+        "reason": "its own member can't be used",
+    },
+]
+
+
+class FakeSessions:
+    """``SessionCommands`` of a supervisor with one session."""
+
+    def __init__(self, ask: Callable[..., None]) -> None:
+        self._ask = ask
+
+    async def listed(self, balancer: str | None, member: str | None, limit: int) -> dict[str, Any]:
+        """One of three."""
+        self._ask("listed", balancer, member, limit)
+        return {"total": 3, "sessions": [SESSION]}
+
+    async def history(self, session: int) -> list[dict[str, Any]]:
+        """Two events."""
+        self._ask("history", session)
+        return [{**SESSION, "events": EVENTS, "move": None}]
+
+    async def move(
+        self, session: int, member: str, balancer: str | None, by: str, reason: str
+    ) -> list[dict[str, str]]:
+        """It was on server1."""
+        self._ask("move", session, member, balancer, by, reason)
+        return [{"balancer": "cluster", "from": "server1", "to": member}]
+
+    def find(self, traits: Mapping[str, str]) -> int:
+        """Always the same one."""
+        self._ask("find", traits)
+        return 0x0123456789ABCDEF
 
 
 class Supervisor:

@@ -53,8 +53,8 @@ def balanceme(*words: str | Path, cwd: Path = ROOT) -> "subprocess.CompletedProc
 
 
 OF_A_MEMBER = ("drain", "disable", "enable")
-ASKING = ("reload", "upgrade", "stop", "status", *OF_A_MEMBER)
-COMMANDS = ("run", "check", "schema", "demo", *ASKING, "version")
+ASKING = ("reload", "upgrade", "stop", "status", "sessions", *OF_A_MEMBER)
+COMMANDS = ("run", "check", "schema", "demo", *ASKING, "session", "version")
 
 
 def test_help() -> None:
@@ -80,7 +80,7 @@ def test_help_of_a_command(command: str) -> None:
     for option in re.findall(r"--[a-z-]+", usage):
         assert re.search(rf"^  (-h, )?{option}( [A-Z_]+)?\s+[a-z(]", ended.stdout, re.MULTILINE)
     assert ("--socket" in usage) == (command in ("run", "demo", *ASKING))
-    assert ("--json" in usage) == (command in ("check", "reload", "status"))
+    assert ("--json" in usage) == (command in ("check", "reload", "status", "sessions"))
     assert ("FILE" in usage) == (command in ("run", "check"))
 
 
@@ -373,7 +373,7 @@ def test_status(path: Path) -> None:
     assert re.fullmatch(
         r"balanceme 1\.2\.3, process 4711, generation 3, serving, up [0-9dhms. ]+", lines[0]
     )
-    assert any(re.match(r"server1 +http://10\.0\.0\.1:8080 +ok +3 +120 +40 ", x) for x in lines)
+    assert any(re.match(r"server1 +http://10\.0\.0\.1:8080 +ok +3 +2 +120 +40 ", x) for x in lines)
     ended = balanceme("status", "--json", "--socket", path)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert json.loads(ended.stdout) == STATUS
