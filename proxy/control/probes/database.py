@@ -27,7 +27,7 @@ _COM_QUIT = b"\x01"
 _NATIVE, _SHA2 = b"mysql_native_password", b"caching_sha2_password"
 # What caching_sha2_password says when it wants the password itself, which only TLS may carry.
 _FULL_LOGIN = b"\x04"
-# Packets from our login to the server's last word: a switch of plugins, and two of a plugin's own.
+# Packets of the server's from our login on: a switch of plugins, two of a plugin's own, and OK.
 _MOST_TURNS = 6
 # Refusals of an account or of how it logs in, from a server that works: no rights, wrong password,
 # host not allowed, plugins that we don't have, expired, locked, only over TLS.
@@ -114,11 +114,9 @@ async def _log_in(line: Line, number: int, server: _Server, files: CheckFiles) -
     packet = flags.to_bytes(4, "little") + (1 << 24).to_bytes(4, "little") + b"\x21" + bytes(23)
     packet += (files.user or USER).encode() + b"\0" + bytes([len(proof)]) + proof
     packet += plugin + b"\0" if flags & _PLUGINS else b""
+    line.write(_framed(number + 1, packet))
     for _ in range(_MOST_TURNS):
-        line.write(_framed(number + 1, packet))
         number, answer = await _packet(line, "its answer to a login")
-        while answer[:1] == bytes([_MORE]) and answer[1:2] != _FULL_LOGIN:
-            number, answer = await _packet(line, "its answer to a login")
         kind = answer[0]
         if kind == _OK:
             return None
@@ -126,12 +124,12 @@ async def _log_in(line: Line, number: int, server: _Server, files: CheckFiles) -
             return _refusal(answer)
         if kind == _SWITCH:
             plugin, _, nonce = answer[1:].partition(b"\0")
-            packet = _proof(plugin or _NATIVE, password, nonce[:20])
-        elif kind == _MORE:
-            # The password itself isn't sent in the clear: an empty one lets the server refuse us.
-            packet = b"\0"
-        else:
+            line.write(_framed(number + 1, _proof(plugin or _NATIVE, password, nonce[:20])))
+        elif kind != _MORE:
             raise ProbeError(f"its answer to a login is none: {told(answer[:40])}")
+        elif answer[1:2] == _FULL_LOGIN:
+            # The password itself isn't sent in the clear: an empty one lets the server refuse us.
+            line.write(_framed(number + 1, b"\0"))
     raise ProbeError("its answers to a login have no end")
 
 
