@@ -9,6 +9,7 @@ whoever is silent counts as hung. Without its supervisor it ends, and with it wh
 import asyncio
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ from proxy.control.accounts import Account
 from proxy.control.channel import Channel, ChannelError, Kind, Message
 from proxy.control.log_files import LineSink
 from proxy.control.operator_log import start_logging
-from proxy.control.prober import Assignment, Probed, Prober
+from proxy.control.prober import MOST_AT_ONCE, Assignment, Probed, Prober
 from proxy.control.worker_process import settle_in
 from proxy.core.settings import Log
 
@@ -47,6 +48,8 @@ def run(start: ProberStart) -> NoReturn:
         settle_in([start.channel.fileno(), start.log_file], start.account)
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
+        # A name server that doesn't answer holds threads up: there is one for each probe.
+        loop.set_default_executor(ThreadPoolExecutor(MOST_AT_ONCE))
         loop.run_until_complete(ProberProcess(start, loop).serve())
         status = 0
     except Exception:

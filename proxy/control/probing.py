@@ -48,7 +48,7 @@ def _checked(settings: Settings) -> Iterator[tuple[Key, tuple[HealthCheck, ...],
         for member in balancer.members:
             own = member.health_checks
             checks = balancer.health_checks if own is None else own
-            yield (name, *member.key), checks, Target.of(member.url, member.route)
+            yield (name, *member.key), checks, Target.of(member)
 
 
 @dataclass

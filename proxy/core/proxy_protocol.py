@@ -23,6 +23,11 @@ _FIXED = 16
 _ADDRESSES = {0x11: struct.Struct("!4s4sHH"), 0x21: struct.Struct("!16s16sHH")}
 
 
+# What a proxy says that connects for itself, as for a health check: no addresses; command LOCAL.
+OWN_LINE = b"PROXY UNKNOWN\r\n"
+OWN_BINARY = _SIGNATURE + b"\x20\0\0\0"
+
+
 class Ends(NamedTuple):
     """Both ends of a client's connection, as numeric addresses."""
 

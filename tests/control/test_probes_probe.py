@@ -13,8 +13,9 @@ from proxy.control.probes import probe as module
 from proxy.control.probes.certificate import ends_of
 from proxy.control.probes.probe import probe, timeout_of
 from proxy.control.probes.result import CheckFiles, Target, told
-from proxy.core.settings import CheckType, HealthCheck
-from tests.control.probed_servers import HOST, ask, says, served, silent
+from proxy.core import proxy_protocol
+from proxy.core.settings import CheckType, HealthCheck, Member
+from tests.control.probed_servers import HOST, answers, ask, says, served, silent
 
 NAME = "mail.example.org"
 CA = trustme.CA()
@@ -134,6 +135,23 @@ async def test_names_are_tried_address_by_address(monkeypatch: pytest.MonkeyPatc
         assert (await ask(server.port, type="tcp", host="two.example.org")).passed
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_members_that_want_a_preamble_get_one(version: str) -> None:
+    """On its own port a member hears that no client is meant; on others it wants none."""
+    async with served(answers(b"HTTP/1.1 204 No\r\n\r\n")) as server, served(silent) as other:
+        url = f"http://{HOST}:{server.port}"
+        target = Target.of(Member.model_validate({"url": url, "proxy_protocol": version}))
+        check = HealthCheck.model_validate({"type": "http"})
+        assert (await probe(check, target)).passed
+        said = await server.all_said()
+        await probe(check.model_copy(update={"port": other.port, "timeout": 0.1}), target)
+        assert (await other.all_said()).startswith(b"GET / ")
+    head, _, request = said.partition(b"GET /")
+    assert request
+    assert proxy_protocol.missing(head) == 0
+    assert proxy_protocol.read(head) is None
+
+
 # --- the end of each -----------------------------------------------------------------------------
 
 
@@ -193,9 +211,11 @@ def test_timeouts() -> None:
 
 def test_targets() -> None:
     """A member's url says where it is."""
-    assert Target.of("http://server1", "r")[:2] == ("server1", 80)
-    assert Target.of("HTTP://Server1:8080/path", None)[:2] == ("server1", 8080)
-    assert Target.of("http://[::1]:81", None)[:2] == ("::1", 81)
+    found = [
+        Target.of(Member(url=url))[:2]
+        for url in ("http://server1", "HTTP://Server1:8080/path", "http://[::1]:81")
+    ]
+    assert found == [("server1", 80), ("server1", 8080), ("::1", 81)]
 
 
 def test_words_of_others_are_shown_safely() -> None:

@@ -13,7 +13,7 @@ from proxy.control import workers as workers_module
 from proxy.control.channel import Channel, Kind, channel_pair
 from proxy.control.holdings import Holdings, Logs
 from proxy.control.prober import Assignment, Key, Probed
-from proxy.control.probes.result import CheckFiles
+from proxy.control.probes.result import CheckFiles, Target
 from proxy.control.probing import LONGEST_WAIT, Heard, Probing, assignments_of
 from proxy.control.workers import HUNG, WATCH
 from proxy.core.settings import Settings
@@ -147,7 +147,7 @@ def test_assigns_each_check_of_each_member() -> None:
     """A member's own checks are instead of its balancer's; none at all is an own list as well."""
     found = assignments_of(holdings(WEB, MAIL, own=[{"type": "imap"}]))
     assert [each.id for each in found] == [(SERVER1, "web"), (SERVER1, "smtp"), (SERVER2, "imap")]
-    assert found[0].target == ("server1", 81, "server1", "http://server1:81")
+    assert found[0].target == Target("server1", 81, "server1", "http://server1:81")
     assert [each.id for each in assignments_of(holdings(WEB, own=[]))] == [(SERVER1, "web")]
 
 

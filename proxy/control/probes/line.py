@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 from proxy.control.probes.certificate import ends_of
 from proxy.control.probes.result import CheckFiles, ProbeError, Target
@@ -18,6 +19,8 @@ from proxy.core.settings import HealthCheck
 
 # Bytes of one answer: a greeting, a line, a packet; a body has a bound of its own.
 MOST_READ = 8192
+# What getaddrinfo(3) finds.
+Address = tuple[Any, Any, int, str, Any]
 
 
 @lru_cache(maxsize=64)
@@ -50,8 +53,11 @@ class Line:
 
         ``port`` is the one to take if the check names none.
         """
-        host = check.host or target.host
-        sock = await self._connect(host, check.port or port)
+        host, port = check.host or target.host, check.port or port
+        sock = await self._connect(host, port)
+        if check.host is None and port == target.port and target.preamble:
+            # it fits into the kernel's buffer for sure
+            sock.send(target.preamble)
         if files is None:
             self._reader, self._writer = await asyncio.open_connection(sock=sock, limit=MOST_READ)
             return
@@ -85,7 +91,7 @@ class Line:
         loop = asyncio.get_running_loop()
         self.doing = f"looking up {host}"
         try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await _addresses(host, port)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no name"
             raise ProbeError(f"{host} can't be looked up: {reason}") from error
@@ -160,6 +166,15 @@ class Line:
         """Let go of it at once, unless it is closed."""
         if self._writer is not None:
             self._writer.transport.abort()
+
+
+async def _addresses(host: str, port: int) -> list[Address]:
+    """The addresses of a host; an address is its own, without a thread that others may wait for."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def _reason(error: OSError) -> str:

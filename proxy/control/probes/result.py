@@ -7,6 +7,10 @@ Plain values, since they travel between processes. Words of a member are shown t
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from proxy.core.proxy_protocol import OWN_BINARY, OWN_LINE
+from proxy.core.settings import Member, ProxyProtocol
+
+_PREAMBLES = {ProxyProtocol.V1: OWN_LINE, ProxyProtocol.V2: OWN_BINARY}
 # Characters of a result's text.
 LONGEST_TEXT = 200
 # The same for what a member said, as a part of it.
@@ -21,12 +25,15 @@ class Target(NamedTuple):
     port: int
     route: str | None
     url: str
+    preamble: bytes = b""
+    """What the member wants to hear before anything else, on its own port."""
 
     @classmethod
-    def of(cls, url: str, route: str | None) -> "Target":
-        """The member with this url and route."""
-        parts = urlsplit(url)
-        return cls(parts.hostname or "", parts.port or 80, route, url)
+    def of(cls, member: Member) -> "Target":
+        """The member with these settings."""
+        parts = urlsplit(member.url)
+        preamble = _PREAMBLES[member.proxy_protocol] if member.proxy_protocol else b""
+        return cls(parts.hostname or "", parts.port or 80, member.route, member.url, preamble)
 
 
 class CheckFiles(NamedTuple):
