@@ -119,7 +119,9 @@ class Probing:
             seconds = min(longest + MARGIN, LONGEST_WAIT)
             self._waits_until = now + seconds
             self._loop.call_later(seconds, self._heard.changed)
-            log.info("workers wait for the first results of %d health checks", len(self._missing))
+            count = len(self._missing)
+            words = f"{count} health check{'s' if count > 1 else ''}"
+            log.info("workers wait for the first results of %s", words)
         if now < self._waits_until:
             return False
         missing = sorted(f"{key[0]} {key[2] or key[1]} {title}" for key, title in self._missing)

@@ -128,9 +128,9 @@ async def test_has_to_answer_in_time(kind: str) -> None:
     """The limit is for the whole probe: also for who is silent, and for who never stops."""
     for talk in (silent, dripping(b"220-a\r\n" if kind.endswith("mtp") else b"x")):
         async with served(talk) as server:
-            result = await ask(server.port, type=kind, timeout="150ms")
+            result = await ask(server.port, type=kind, timeout="250ms")
         assert not result.passed
-        assert result.text == "timed out after 0.15 s, waiting for its greeting"
+        assert result.text == "timed out after 0.25 s, waiting for its greeting"
 
 
 async def test_leaves_politely_when_refused() -> None:

@@ -179,3 +179,15 @@ def test_workers_wait_no_longer_than_a_check_may_take(install: Programs, members
     said = proxy.said()
     text = "cluster server1: smtp failed: timed out after 0.3 s, waiting for its greeting"
     assert text in said[: said.index("serving on")]
+
+
+def test_is_stopped_while_workers_wait(install: Programs, members: Members) -> None:
+    """Who is told to stop doesn't wait for a member that says nothing."""
+    with socket.create_server((HOST, 0)) as silent:
+        mail = {"type": "smtp", "port": silent.getsockname()[1]}
+        proxy = install.make(checked(install, [members()], mail)).launch()
+        proxy.wait_said("workers wait for the first results of 1 health check")
+        proxy.signal(signal.SIGTERM)
+        assert proxy.ended() == 0
+    assert "serving on" not in proxy.said()
+    assert "unasked" not in proxy.said()
