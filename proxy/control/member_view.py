@@ -125,7 +125,7 @@ class MemberView:
     def in_error(self, now: float) -> bool:
         """Whether traffic failed less than the retry time ago (F6), and no check passed since."""
         since = self.status.error_since
-        recovered = self.status.recovered >= since
+        recovered = self.status.recovered > since
         return bool(since) and not recovered and now - since <= self.settings.retry_after
 
     def usable(self, now: float) -> bool:

@@ -74,7 +74,8 @@ class Standing:
         if member.verdict is not status.verdict:
             balancer.set_verdict(member, status.verdict)
         balancer.end_error(member, status.recovered)
-        if status.error_since > max(self.error_of(member), status.recovered):
+        since = status.error_since
+        if since > self.error_of(member) and since >= status.recovered:
             self._errors[member] = status.error_since
             balancer.put_in_error(member, status.error_since)
         if status.back_since > self._back.get(member, 0):

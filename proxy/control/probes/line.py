@@ -19,6 +19,8 @@ from proxy.core.settings import HealthCheck
 
 # Bytes of one answer: a greeting, a line, a packet; a body has a bound of its own.
 MOST_READ = 8192
+# How long a goodbye may take, in seconds, once all is known.
+GOODBYE = 1.0
 # What getaddrinfo(3) finds.
 Address = tuple[Any, Any, int, str, Any]
 
@@ -43,6 +45,7 @@ class Line:
         self.tls_version = ""
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._closing: asyncio.StreamWriter | None = None
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -70,7 +73,7 @@ class Line:
                 server_hostname=check.server_name or host,
                 # ours ends with the probe's
                 ssl_handshake_timeout=3600.0,
-                ssl_shutdown_timeout=1.0,
+                ssl_shutdown_timeout=GOODBYE,
             )
         except ssl.SSLCertVerificationError as error:
             raise ProbeError(f"its certificate is refused: {error.verify_message}") from error
@@ -160,7 +163,17 @@ class Line:
         """Say goodbye, when all was said; what was written is sent yet."""
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
+            self._closing, self._writer = self._writer, None
+
+    async def closed(self) -> None:
+        """Wait until the goodbye is said; who doesn't hear it in time is left without."""
+        if self._closing is None:
+            return
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await self._closing.wait_closed()
+        except (OSError, TimeoutError):
+            self._closing.transport.abort()
 
     def abort(self) -> None:
         """Let go of it at once, unless it is closed."""

@@ -59,6 +59,7 @@ async def probe(check: HealthCheck, target: Target, files: CheckFiles = NO_FILES
         text = "not asked, by a mistake in balanceme; its log has more"
     finally:
         line.abort()
+    await line.closed()
     return Result(passed, told(text, LONGEST_TEXT), line.certificate_ends)
 
 
