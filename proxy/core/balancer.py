@@ -168,7 +168,7 @@ class Balancer:
         return choice
 
     def _decide(self, asked: bytes | None, now: float, tried: Collection[Member]) -> Choice:
-        if self._all_in_error(now):
+        if self._all_in_error(now) and self.settings.forced_recovery:
             self._recover_all()
         if asked is None:
             return self._place(Session.NEW, asked, now, tried)

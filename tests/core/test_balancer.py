@@ -519,6 +519,17 @@ def test_recovery_beside_a_member_that_was_taken_over() -> None:
     assert [ask(cluster, "server2"), ask(cluster, "server1"), elect(cluster)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("apache", [False, True])
+def test_without_forced_recovery(apache: bool) -> None:
+    """Without it nobody is tried before the retry time, which each has of its own (F6, F7)."""
+    slow = {"retry_after": "20s"}
+    cluster = balancer({"retry_after": "10s"}, slow, forced_recovery=False, apache=apache)
+    fail(cluster, 1, 2)
+    assert [ask(cluster, "server2", NOW + 10), elect(cluster, NOW + 10)] == [None, None]
+    assert [ask(cluster, "server2", NOW + 11), elect(cluster, NOW + 11)] == [1, 1]
+    assert ask(cluster, "server2", NOW + 21) == 2
+
+
 def test_nobody_in_error() -> None:
     """Without an error there is nothing to recover from: all are off (B17)."""
     cluster = balancer({"status": "disabled"}, {"status": "drain"})
