@@ -168,7 +168,7 @@ class MemberPool:
             exchange.attempt_failed(Failure.UNRESOLVED)
         except OSError as error:
             ours = error.errno in EXHAUSTED
-            exchange.attempt_failed(Failure.NO_CONNECTION if ours else Failure.REFUSED)
+            exchange.attempt_failed(Failure.EXHAUSTED if ours else Failure.REFUSED)
         else:
             if not exchange.wants_connection():
                 self.give_back(connection, self.clock.monotonic())
@@ -188,6 +188,8 @@ class MemberPool:
                     lambda: MemberConnection(self), address, self.member.port
                 )
             except OSError as failed:
+                if failed.errno in EXHAUSTED:
+                    raise  # no word about this address, nor about the next
                 error = failed
             else:
                 return connection
