@@ -112,7 +112,9 @@ def judge(attempt: Attempt, *, apache: bool = False) -> Verdict:
             return Verdict(Next.CLOSE_CLIENT, member_in_error=not attempt.reused)
         return Verdict(Next.ANSWER, member_in_error=False, reason="Proxy Error")
     timeout = failure in _TIMEOUTS
-    in_error = timeout and attempt.fail_on_timeout and failure is not Failure.UNFINISHED
+    # Apache takes a status line for an answer (F11).
+    counts = failure is Failure.RESPONSE_TIMEOUT or (failure is Failure.HEAD_TIMEOUT and not apache)
+    in_error = counts and attempt.fail_on_timeout
     status = 504 if timeout and not apache else 502
     # Apache's phrase tells whether a status line had come (F14).
     answered = failure in (Failure.HEAD_TIMEOUT, Failure.BAD_RESPONSE, Failure.SENDING)

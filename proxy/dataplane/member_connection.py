@@ -250,7 +250,7 @@ class MemberConnection(asyncio.Protocol):
 
     def _silence(self, exchange: "Exchange") -> Failure:
         """How a member failed that sends nothing."""
-        if self._buffer:
+        if b"\r\n" in self._buffer:
             return Failure.HEAD_TIMEOUT
         if exchange.request.complete and not self.transport.get_write_buffer_size():
             return Failure.RESPONSE_TIMEOUT
