@@ -497,7 +497,12 @@ def test_not_all_in_error() -> None:
     assert ask(cluster, "server1", NOW + 2) == 2
 
 
-KEPT_OUT = [{"status": "disabled"}, {"status": "stopped"}, {"check_failed": True}]
+KEPT_OUT = [
+    {"status": "disabled"},
+    {"status": "stopped"},
+    {"status": "drain"},
+    {"check_failed": True},
+]
 
 
 @pytest.mark.parametrize("change", KEPT_OUT)
