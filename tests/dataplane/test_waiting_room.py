@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.core.settings import OperatorStatus
 from proxy.dataplane import waiting_room
@@ -394,3 +396,93 @@ def test_mistake_ends_one_wait(closed: Stage, monkeypatch: pytest.MonkeyPatch) -
     assert status(clients[0]) == 500
     assert waiting(closed) == 0
     assert closed.mistakes()
+
+
+# --- in any order --------------------------------------------------------------------------------
+
+ASKS = (
+    request(),
+    request(fields=SESSION2) * 3,
+    request(POST, length(b"x" * 40_000)) + b"x" * 300,
+    request(POST, CHUNKED) + b"5\r\nab",
+    request(POST, b"Expect: 100-continue\r\n" + length(b"abc")),
+    request(b"HEAD / HTTP/1.0"),
+)
+
+
+def clients_step(stage: Stage, peers: list[Peer], what: str, number: int) -> None:
+    """A client does something."""
+    if what == "ask":
+        peer = stage.client(f"192.0.2.{len(peers) + 1}")
+        peers.append(peer)
+        peer.send(ASKS[number % len(ASKS)])
+        return
+    peer = peers[number % len(peers)]
+    if peer.transport.lost:
+        return
+    if what == "send":
+        peer.send(b"c\r\n\r\n3\r\nabc\r\n" if number % 2 else b"x" * 20_000)
+    elif what == "leave":
+        (peer.end if number % 3 == 0 and not peer.transport.at_eof else peer.reset)()
+    elif number % 2:
+        peer.stick()
+    else:
+        peer.flow()
+
+
+def members_step(stage: Stage, peers: list[Peer], what: str, number: int) -> None:
+    """A member, the operator or the clock does something."""
+    members = stage.balancer.members
+    member = members[number % len(members)]
+    opening = stage.openings[number % len(stage.openings)] if stage.openings else None
+    if what == "operator":
+        stage.balancer.set_operator_status(member, list(OperatorStatus)[number % 3])
+        stage.loop.run(stage.worker.waiting_room.look)
+    elif what == "error":
+        stage.balancer.put_in_error(member, stage.clock.monotonic())
+    elif what == "reload":
+        changes = ({"wait_timeout": "3s"}, {"no_failover": True}, {"forced_recovery": False})
+        stage.reload(number % 3 + 1, balancer=WAIT | changes[number % 3])
+    elif what == "opening" and opening is not None:
+        if number % 2:
+            stage.refuse(opening)
+        else:
+            peers.append(stage.accept(opening))
+    elif what == "answer" and peers:
+        peer = peers[number % len(peers)]
+        if not peer.transport.lost:
+            peer.send((response(body=b"x"), b"HTTP/1.1 100 Go\r\n\r\n", b"HT")[number % 3])
+    elif what == "time":
+        stage.advance((0.5, 2.0, 7.0)[number % 3])
+    stage.check()
+
+
+CLIENTS = ("ask", "ask", "send", "leave", "stick")
+MEMBERS = ("operator", "operator", "error", "reload", "opening", "opening", "answer", "time")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    apache=st.booleans(),
+    tls=st.booleans(),
+    steps=st.lists(
+        st.tuples(st.sampled_from((*CLIENTS, *MEMBERS)), st.integers(0, 11)), max_size=40
+    ),
+)
+def test_any_order_of_events(*, apache: bool, tls: bool, steps: list[tuple[str, int]]) -> None:
+    """Whatever happens while requests wait, each ends once, and nobody waits for ever."""
+    top = {"compat": "apache"} if apache else {}
+    stage = Stage(2, tls=tls, member=OFF, balancer=WAIT, top=top)
+    clients: list[Peer] = []
+    members: list[Peer] = []
+    try:
+        for what, number in steps:
+            if what in MEMBERS:
+                members_step(stage, members, what, number)
+            elif what == "ask" or clients:
+                clients_step(stage, clients, what, number)
+        stage.advance(10.1)
+        assert waiting(stage) == 0
+        stage.end()
+    finally:
+        stage.close()
