@@ -308,10 +308,15 @@ class Exchange:
             placement.served(self.head, client.address, client.frontend.salt, now)
         data = response.begin(head, body, piece, placement, last=complete)
         client.transport.write(data)
-        if placement.mapping.fail_on_status and placement.answered(head.status, now):
-            self._tell_of_error(f"answered {head.status}")
+        if placement.mapping.fail_on_status:
+            self._take_status(head.status, now)
         if complete:
             self._finish(now, keep=response.keep)
+
+    def _take_status(self, status: int, now: float) -> None:
+        """Whether the final answer puts its member in error (F10), unless the client caused it."""
+        if not self._owes_body and self.placement.answered(status, now):
+            self._tell_of_error(f"answered {status}")
 
     def response_data(self, piece: bytes, *, complete: bool) -> None:
         """More of the response's body."""
@@ -481,9 +486,13 @@ class Exchange:
 
     def waits_for_client(self) -> bool:
         """Whether the member's silence is the client's doing."""
-        client, request = self.client, self.request
-        owes_body = not request.complete and request.continued and client.gate.open
-        return owes_body or client.blocked
+        return self._owes_body or self.client.blocked
+
+    @property
+    def _owes_body(self) -> bool:
+        """Whether the client is to send more of its body, and could."""
+        request = self.request
+        return not request.complete and request.continued and self.client.gate.open
 
     def waits_for_news(self, now: float) -> bool:
         """Whether this is a device's request that has waited long enough to be a Ping (D41)."""

@@ -5,12 +5,14 @@ told by a call of ``connected`` or ``attempt_failed``.
 """
 
 import asyncio
+import logging
 import socket
 from typing import TYPE_CHECKING
 
 from proxy.core.failover import Failure
 from proxy.core.http1 import Limits
 from proxy.core.member import Member
+from proxy.dataplane import mistakes
 from proxy.dataplane.admission import EXHAUSTED
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import NEVER, Deadlines
@@ -18,6 +20,8 @@ from proxy.dataplane.member_connection import MemberConnection
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
+
+log = logging.getLogger("balanceme")
 
 # How long, in seconds, an idle connection is kept. Most members close theirs sooner; a firewall
 # between us might forget it later.
@@ -169,6 +173,10 @@ class MemberPool:
         except OSError as error:
             ours = error.errno in EXHAUSTED
             exchange.attempt_failed(Failure.EXHAUSTED if ours else Failure.REFUSED)
+        except Exception:
+            log.exception("a connection could not be opened: a mistake in balanceme")
+            if exchange.wants_connection():
+                mistakes.end(exchange)
         else:
             if not exchange.wants_connection():
                 self.give_back(connection, self.clock.monotonic())

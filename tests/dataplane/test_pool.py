@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from typing import Any
 
 import pytest
 
@@ -294,6 +295,20 @@ def test_our_own_lack_when_resolving(make_stage: MakeStage) -> None:
     busy(stage)
     assert stage.statuses == [503]
     assert stage.member().error_since is None
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_opening_that_nobody_foresaw(make_stage: MakeStage, *, gone: bool) -> None:
+    """What fails in opening, such as a thread to resolve a name, ends the exchange (P5)."""
+    stage = make_stage(1)
+    (client,) = busy(stage)
+    if gone:
+        client.reset()
+    error: Any = RuntimeError("can't start new thread")
+    stage.refuse("server1", error)
+    assert stage.statuses == [499 if gone else 500]
+    assert stage.member().error_since is None
+    assert stage.mistakes()
 
 
 @pytest.mark.parametrize("apache", [False, True])

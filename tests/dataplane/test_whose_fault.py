@@ -125,6 +125,20 @@ def test_interim_answers_say_nothing(make_stage: MakeStage) -> None:
     assert members == []
 
 
+@pytest.mark.parametrize("expects", [False, True])
+def test_body_that_the_member_does_not_want(strict: Stage, *, expects: bool) -> None:
+    """An answer instead of 100, or while the body waits for the member, is the member's (F10)."""
+    members = told(strict)
+    client = strict.client()
+    client.send(request(POST, (EXPECT if expects else b"") + LARGE) + b"x" * 20_000 * (not expects))
+    member = strict.accept()
+    if not expects:
+        member_is_full(strict, client, member)
+    member.send(response(b"503 No"))
+    assert strict.statuses == [503]
+    assert members == [strict.member()]
+
+
 def test_ignored_statuses(make_stage: MakeStage) -> None:
     """A member with ignore_errors stays in service (F10)."""
     stage = make_stage(1, balancer=STRICT, member={"ignore_errors": True})
@@ -301,6 +315,16 @@ STORIES = {
     "more than the member takes": Story(request(POST, LARGE), member_is_full, 504),
     "more than it takes at once": Story(
         request(POST, length(b"x" * 80_000)) + b"x" * 20_000, member_is_slow, 504
+    ),
+    "refused for what is missing of it": Story(
+        request(POST, LARGE) + b"x" * 20_000,
+        lambda _, __, member: member.send(response(b"500 No")),
+        500,
+    ),
+    "refused for what it is": Story(
+        request(POST, CHUNKED) + b"1\r\na\r\n",
+        lambda _, __, member: member.send(response(b"408 Late")),
+        408,
     ),
     "member answers the half of it": Story(
         request(POST, LARGE) + b"x" * 20_000,
