@@ -39,6 +39,9 @@ log = logging.getLogger("balanceme")
 
 # Seconds after which a device's request without an answer is taken for one that waits for news.
 LONG_POLL = 10.0
+# Seconds between two words about a member in error: when all are, each request may end and renew
+# their errors (F7), and clients can send as many as they like.
+TELL_AGAIN = 1.0
 
 
 class Phase(Enum):
@@ -316,7 +319,7 @@ class Exchange:
     def _take_status(self, status: int, now: float) -> None:
         """Whether the final answer puts its member in error (F10), unless the client caused it."""
         if not self._owes_body and self.placement.answered(status, now):
-            self._tell_of_error(f"answered {status}")
+            self._tell_of_error(f"answered {status}", now)
 
     def response_data(self, piece: bytes, *, complete: bool) -> None:
         """More of the response's body."""
@@ -377,7 +380,7 @@ class Exchange:
         later = client.served > 1
         verdict = placement.failed(failure, self.head, now, reused=reused, later_request=later)
         if verdict.member_in_error:
-            self._tell_of_error(failure.value)
+            self._tell_of_error(failure.value, now)
         if verdict.next is Next.SAME_MEMBER:
             self._connect(now, fresh=True)
         elif verdict.next is Next.OTHER_MEMBER and placement.choose(now):
@@ -392,10 +395,13 @@ class Exchange:
         else:
             self.answer(OwnAnswer(verdict.status, verdict.reason if apache else ""))
 
-    def _tell_of_error(self, why: str) -> None:
+    def _tell_of_error(self, why: str, now: float) -> None:
         """The member is in error, and it is news: to the operator, and to all workers."""
         member = self.placement.member
-        settings = member.settings
+        settings, pool = member.settings, self.client.frontend.pools[member]
+        if now - pool.error_told < TELL_AGAIN:
+            return
+        pool.error_told = now
         log.warning("%s in error for %g s: %s", settings.url, settings.retry_after, why)
         self.client.frontend.member_in_error(member)
 

@@ -58,6 +58,7 @@ class MemberPool:
         "clock",
         "connections",
         "deadlines",
+        "error_told",
         "limits",
         "member",
     )
@@ -74,6 +75,8 @@ class MemberPool:
         self._waiting: dict[Exchange, Waiting] = {}
         self._addresses: list[str] = []
         self._addresses_expire = 0.0
+        # when it was last told that the member is in error, monotonic
+        self.error_told = -NEVER
 
     def configure(self, limits: Limits) -> None:
         """Other limits, and other settings of the member, are in force."""

@@ -170,6 +170,23 @@ def test_told_once(strict: Stage) -> None:
     assert strict.statuses == [503] * 4
 
 
+def test_told_once_a_second(make_stage: MakeStage, caplog: pytest.LogCaptureFixture) -> None:
+    """When all members are in error each request renews it, which isn't told each time (F7)."""
+    stage = make_stage(1, balancer=STRICT)
+    members = told(stage)
+    client = stage.client()
+    client.send(request())
+    member = stage.accept()
+    for number in range(20):
+        member.send(response(b"502 No"))
+        assert stage.member().error_since == stage.clock.monotonic()
+        assert len(members) == number // 10 + 1
+        stage.advance(0.1001)
+        client.send(request())
+    assert stage.statuses == [502] * 20
+    assert caplog.text.count("in error") == 2
+
+
 # --- fail_on_timeout -----------------------------------------------------------------------------
 
 
