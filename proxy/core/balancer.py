@@ -346,19 +346,14 @@ class Balancer:
     def _all_in_error(self, now: float) -> bool:
         """Whether everybody who could serve is in error (F7).
 
-        Members kept out by the operator or by checks don't count, nor those that are drained, which
-        can't stand in for anybody, nor those whose sessions were taken over; except for Apache,
-        where one of them prevents recovery.
+        Members that can't stand in for another don't count: kept out by the operator or by checks,
+        drained, their sessions taken over. For Apache one of them prevents recovery.
         """
         anyone = False
         for member in self.members:
             if member.in_error(now):
                 anyone = True
-            elif self._apache or (
-                member.takes_sessions
-                and member.operator is OperatorStatus.ENABLED
-                and member.route not in self._failover
-            ):
+            elif self._apache or self._electable(member, now, ()):
                 return False
         return anyone
 
