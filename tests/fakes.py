@@ -755,7 +755,9 @@ class Stage:
             assert client.blocked or holds is Hold.NONE
             return
         assert client.phase is Phase.EXCHANGE
-        connecting = exchange.phase is ExchangePhase.CONNECTING
+        waiting = exchange.phase is ExchangePhase.WAITING
+        assert waiting == (exchange in self.frontend.waiting_room._until)
+        connecting = waiting or exchange.phase is ExchangePhase.CONNECTING
         assert connecting or Hold.CONNECTING not in holds
         if exchange.phase in (ExchangePhase.SENT, ExchangePhase.RESPONDING):
             connection = exchange.connection
@@ -794,6 +796,7 @@ class Stage:
         connections = set().union(*(pool.connections for pool in self.pools.values()))
         assert self.deadlines._all == connections
         assert not any(pool._waiting or pool._opening for pool in self.pools.values())
+        assert not len(self.worker.waiting_room)
         assert not any(c.exchange for c in connections), "an exchange without a client"
         self._check_log()
         assert not self._mistakes.found, self._mistakes.found

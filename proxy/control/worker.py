@@ -37,6 +37,7 @@ from proxy.dataplane.frontend_connection import FrontendConnection
 from proxy.dataplane.notices import Notice
 from proxy.dataplane.pool import MemberPool, Pools
 from proxy.dataplane.tls import Certificates, Entries
+from proxy.dataplane.waiting_room import WaitingRoom
 
 log = logging.getLogger("balanceme")
 
@@ -61,15 +62,13 @@ Keys = Mapping[str, Sequence[KeyMaterial]]
 class Others:
     """What a worker shares with others, and tells them; by default it is alone."""
 
-    # counts the workers from 0
-    number: int = 0
+    number: int = 0  # counts the workers from 0
     # made before workers are forked, for all to have the same; the salt has at most 64 bytes
     entries: Entries = field(default_factory=lambda: Entries(spare=0))
     salt: bytes = field(default_factory=lambda: os.urandom(16))
     # told when traffic has put a member in error
     member_in_error: Callable[[Member], None] = lambda _: None
-    # whether another one should take the next client
-    yields: Callable[[], bool] = lambda: False
+    yields: Callable[[], bool] = lambda: False  # whether another one should take the next client
 
 
 class Worker:
@@ -93,9 +92,9 @@ class Worker:
         self.access_log = AccessLog(None, LogFormat.COMBINED, self.clock)
         self.connections: set[FrontendConnection] = set()
         self.admission = Admission(0)
+        self.waiting_room = WaitingRoom(self.clock, self.deadlines)
         self._acceptors: dict[Place, Acceptor] = {}
-        # those that accept no more, while clients are on their way in
-        self._closed: list[Acceptor] = []
+        self._closed: list[Acceptor] = []  # they accept no more; clients are on their way in
         self._forged = Notice("session cookies without a valid signature count as none")
         self._forged_before = 0
         self.frontends: dict[Place, Frontend] = {}
@@ -103,8 +102,7 @@ class Worker:
         self.pools: Pools = {}
         self.leaving = False
         # once it stops: when it ends, and how long that was from when it was told
-        self._end = NEVER
-        self._stop_timeout = 0.0
+        self._end, self._stop_timeout = NEVER, 0.0
         self.long_polls = LongPolls(self.connections, self.clock)
         self.deadlines.ticks += [self.access_log.flush, self._tick, self.long_polls.tick]
         self.configure(settings, keys)
@@ -140,6 +138,7 @@ class Worker:
         )
         for connection in list(self.connections):
             connection.reload()
+        self.waiting_room.settings_changed()
 
     def _configure_pools(self) -> None:
         frontends = self.settings.frontends
@@ -192,6 +191,7 @@ class Worker:
             access_log=self.access_log,
             connections=self.connections,
             admission=self.admission,
+            waiting_room=self.waiting_room,
             server_name=settings.server_name or socket.gethostname(),
             port=listen_host_port(settings.listen)[1],
             tls=bool(settings.certificates),
@@ -274,7 +274,7 @@ class Worker:
             self._forged.happened(forged - self._forged_before)
             self._forged_before = forged
         announced = [notice for each in self._acceptors.values() for notice in each.notices]
-        for notice in (self._forged, *self.admission.notices, *announced):
+        for notice in (self._forged, self.waiting_room.notice, *self.admission.notices, *announced):
             notice.tick()
         self._closed = [each for each in self._closed if each.busy]
         if len(self.pools) > len(self.members):
@@ -311,6 +311,8 @@ class Worker:
             share = max(left - spare, 0) / (self._stop_timeout - spare)
             self.long_polls.end_some(share)
             await asyncio.sleep(STOP_STEP)
+        self.waiting_room.look()
+        await asyncio.sleep(0)
         for connection in list(self.connections):
             connection.abort()
         # They leave within the next turns of the loop, each with its line for the log.
@@ -326,6 +328,7 @@ class Worker:
         end = self.clock.monotonic() + timeout
         if end < self._end:
             self._end, self._stop_timeout = end, timeout
+            self.waiting_room.close(end - min(timeout / 2, LAST_ANSWERS))
 
 
 def place_of(settings: FrontendSettings) -> Place:

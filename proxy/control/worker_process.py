@@ -200,6 +200,7 @@ class WorkerProcess:
             self._reload(message.value, board)
         elif message.kind is Kind.STATUS:
             self._standing.take()
+            self._worker.waiting_room.look()
         elif message.kind is Kind.LOGS:
             self._use_logs(message.value, message.files)
         elif message.kind is Kind.SESSIONS_WANTED:

@@ -153,7 +153,7 @@ class Balancer:
         return choice
 
     def _decide(self, asked: bytes | None, now: float, tried: Collection[Member]) -> Choice:
-        if self._all_in_error(now):
+        if self._all_in_error(now) and self.settings.forced_recovery:
             self._recover_all()
         if asked is None:
             return self._place(Session.NEW, asked, now, tried)
@@ -379,14 +379,14 @@ class Balancer:
     def _all_in_error(self, now: float) -> bool:
         """Whether everybody who could serve is in error (F7).
 
-        Members kept out by the operator or by checks don't count, nor those whose sessions were
-        taken over, except for Apache, where one of them prevents recovery.
+        Members that can't stand in for another don't count: kept out by the operator or by checks,
+        drained, their sessions taken over. For Apache one of them prevents recovery.
         """
         anyone = False
         for member in self.members:
             if member.in_error(now):
                 anyone = True
-            elif self._apache or (member.takes_sessions and member.route not in self._heirs):
+            elif self._apache or self._electable(member, now, ()):
                 return False
         return anyone
 

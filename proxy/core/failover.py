@@ -7,11 +7,17 @@ an idempotent one, once, and only when a reused connection turned out dead; answ
 |---|---|---|---|
 | REFUSED, CONNECT_TIMEOUT, UNRESOLVED | another member, any method, body and all | 503 | yes |
 | NO_CONNECTION: none free in time | another member, any method | 503 | no (Apache: yes) |
+| EXHAUSTED: we have no room for another | another member, any method | 503 | no |
 | CLOSED unanswered, reused connection | same member, new connection, if idempotent | 502 | no |
 | CLOSED unanswered | no | 502 | no |
-| RESPONSE_TIMEOUT, HEAD_TIMEOUT | no | 504 (Apache: 502) | no |
+| RESPONSE_TIMEOUT, HEAD_TIMEOUT | no | 504 (Apache: 502) | no, but with fail_on_timeout |
+| UNFINISHED: no answer to a part of a request | no | 504 (Apache: 502) | no |
 | UNEXPECTED, BAD_RESPONSE | no | 502 | no |
 | SENDING: lost while the body was sent | no | 502 | no |
+
+Nothing that a client can cause counts against a member: not what it sends, not that it leaves or
+is slow, not how many it is. With ``fail_on_timeout`` silence counts only after a whole request,
+and never on ActiveSync's path, where it may mean that nothing has happened (F11, D70).
 
 A client whose connection served requests before learns of CLOSED by the closed connection: it may
 then send an idempotent request again by itself (F1). Apache never sends one again.
@@ -32,11 +38,13 @@ class Failure(Enum):
     REFUSED = "connection refused"
     CONNECT_TIMEOUT = "connect timeout"
     UNRESOLVED = "name not resolved"
-    NO_CONNECTION = "no connection could be had"
+    NO_CONNECTION = "no connection was free in time"
+    EXHAUSTED = "no descriptor or port was left for a connection"
     UNASKED = "closed, or spoke, before it was asked"
     CLOSED = "closed without an answer"
     RESPONSE_TIMEOUT = "no answer in time"
     HEAD_TIMEOUT = "answer not complete in time"
+    UNFINISHED = "no answer in time, nor the whole request sent"
     UNEXPECTED = "no HTTP/1 answer to this request"
     BAD_RESPONSE = "malformed answer"
     SENDING = "lost while the body was sent"
@@ -72,6 +80,8 @@ class Attempt(NamedTuple):
     later_request: bool
     # Failover attempts that are left.
     left: int
+    # A timeout counts against the member.
+    fail_on_timeout: bool = False
 
 
 _NOTHING_SENT = frozenset(
@@ -80,9 +90,11 @@ _NOTHING_SENT = frozenset(
         Failure.CONNECT_TIMEOUT,
         Failure.UNRESOLVED,
         Failure.NO_CONNECTION,
+        Failure.EXHAUSTED,
         Failure.UNASKED,
     )
 )
+_TIMEOUTS = (Failure.RESPONSE_TIMEOUT, Failure.HEAD_TIMEOUT, Failure.UNFINISHED)
 
 
 def judge(attempt: Attempt, *, apache: bool = False) -> Verdict:
@@ -99,17 +111,21 @@ def judge(attempt: Attempt, *, apache: bool = False) -> Verdict:
         if attempt.later_request and apache:
             return Verdict(Next.CLOSE_CLIENT, member_in_error=not attempt.reused)
         return Verdict(Next.ANSWER, member_in_error=False, reason="Proxy Error")
-    timeout = failure in (Failure.RESPONSE_TIMEOUT, Failure.HEAD_TIMEOUT)
+    timeout = failure in _TIMEOUTS
+    # Apache takes a status line for an answer (F11).
+    counts = failure is Failure.RESPONSE_TIMEOUT or (failure is Failure.HEAD_TIMEOUT and not apache)
+    in_error = counts and attempt.fail_on_timeout
     status = 504 if timeout and not apache else 502
     # Apache's phrase tells whether a status line had come (F14).
-    unanswered = failure in (Failure.RESPONSE_TIMEOUT, Failure.UNEXPECTED)
-    reason = "Proxy Error" if unanswered else "Bad Gateway"
-    return Verdict(Next.ANSWER, member_in_error=False, status=status, reason=reason)
+    answered = failure in (Failure.HEAD_TIMEOUT, Failure.BAD_RESPONSE, Failure.SENDING)
+    reason = "Bad Gateway" if answered else "Proxy Error"
+    return Verdict(Next.ANSWER, in_error, status, reason)
 
 
 def _nothing_sent(attempt: Attempt, *, apache: bool) -> Verdict:
     failure = attempt.failure
-    in_error = apache or failure not in (Failure.NO_CONNECTION, Failure.UNASKED)
+    busy = failure is Failure.NO_CONNECTION
+    in_error = failure not in (Failure.EXHAUSTED, Failure.UNASKED) and (apache or not busy)
     if apache and failure is Failure.UNRESOLVED:
         return Verdict(Next.ANSWER, in_error, 500, "Proxy Error")
     if attempt.left > 0:

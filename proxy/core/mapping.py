@@ -140,6 +140,7 @@ class Mapping:
 
     __slots__ = (
         "balancer",
+        "fail_on_status",
         "host",
         "max_body",
         "moves",
@@ -155,6 +156,8 @@ class Mapping:
     def __init__(self, settings: MappingSettings, balancer: Balancer) -> None:
         self.settings = settings
         self.balancer = balancer
+        # Looked at with each answer, hence here: empty costs 0.02 µs.
+        self.fail_on_status = frozenset(balancer.settings.fail_on_status)
         self.host = settings.host.lower().encode() if settings.host else None
         self.prefix = settings.path.encode()
         self.to = settings.to.encode() if settings.to else self.prefix

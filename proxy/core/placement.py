@@ -116,6 +116,7 @@ class Placement:
             reused=reused and not self._reconnected,
             later_request=later_request,
             left=left,
+            fail_on_timeout=balancer.settings.fail_on_timeout and not self.target.activesync,
         )
         verdict = judge(attempt, apache=self._apache)
         if verdict.member_in_error:
@@ -131,6 +132,24 @@ class Placement:
             self.leave()
             self.choice = replace(self.choice, member=None, reason=Reason.NOBODY, cookie_route=None)
         return verdict
+
+    def answered(self, status: int, now: float) -> bool:
+        """The member's final answer has this status: whether that puts it in error, as news.
+
+        For mappings with ``fail_on_status`` (F10).
+        """
+        if status not in self.mapping.fail_on_status:
+            return False
+        return self.mapping.balancer.put_in_error(self.member, now)
+
+    def wait_timeout(self) -> float:
+        """How long a request that nobody can take now may wait for somebody, in seconds (B16).
+
+        To be asked once ``choose`` has said no; 0 for not at all.
+        """
+        if self.choice.reason is Reason.NO_FAILOVER:
+            return 0.0
+        return self.mapping.balancer.settings.wait_timeout
 
     def served(self, head: RequestHead, address: str, salt: bytes, now: float) -> None:
         """The member has answered the client at ``address``: its session lives there.

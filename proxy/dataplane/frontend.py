@@ -14,6 +14,7 @@ from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.pool import Pools
 from proxy.dataplane.tls import Certificates
+from proxy.dataplane.waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from proxy.dataplane.frontend_connection import FrontendConnection
@@ -42,6 +43,7 @@ class Frontend:
     access_log: AccessLog
     connections: set["FrontendConnection"]
     admission: Admission
+    waiting_room: WaitingRoom
     server_name: str
     port: int
     tls: bool

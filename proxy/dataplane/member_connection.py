@@ -243,9 +243,18 @@ class MemberConnection(asyncio.Protocol):
             self.deadline = exchange.next_deadline()
         elif exchange.tunnel is not None:
             exchange.tunnel.close()
+        elif self._poll.poll(0):
+            self.deadline = now  # it is we who are late: what it said is read before the next sweep
         else:
-            begun = bool(self._buffer)
-            self._fail(exchange, Failure.HEAD_TIMEOUT if begun else Failure.RESPONSE_TIMEOUT)
+            self._fail(exchange, self._silence(exchange))
+
+    def _silence(self, exchange: "Exchange") -> Failure:
+        """How a member failed that sends nothing."""
+        if b"\r\n" in self._buffer:
+            return Failure.HEAD_TIMEOUT
+        if exchange.request.complete and not self.transport.get_write_buffer_size():
+            return Failure.RESPONSE_TIMEOUT
+        return Failure.UNFINISHED
 
     def __repr__(self) -> str:
         state = "ACTIVE" if self.exchange is not None else "IDLE"

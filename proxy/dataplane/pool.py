@@ -5,12 +5,14 @@ told by a call of ``connected`` or ``attempt_failed``.
 """
 
 import asyncio
+import logging
 import socket
 from typing import TYPE_CHECKING
 
 from proxy.core.failover import Failure
 from proxy.core.http1 import Limits
 from proxy.core.member import Member
+from proxy.dataplane import mistakes
 from proxy.dataplane.admission import EXHAUSTED
 from proxy.dataplane.clock import Clock
 from proxy.dataplane.deadlines import NEVER, Deadlines
@@ -18,6 +20,8 @@ from proxy.dataplane.member_connection import MemberConnection
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
+
+log = logging.getLogger("balanceme")
 
 # How long, in seconds, an idle connection is kept. Most members close theirs sooner; a firewall
 # between us might forget it later.
@@ -54,6 +58,7 @@ class MemberPool:
         "clock",
         "connections",
         "deadlines",
+        "error_told",
         "limits",
         "member",
     )
@@ -70,6 +75,8 @@ class MemberPool:
         self._waiting: dict[Exchange, Waiting] = {}
         self._addresses: list[str] = []
         self._addresses_expire = 0.0
+        # when it was last told that the member is in error, monotonic
+        self.error_told = -NEVER
 
     def configure(self, limits: Limits) -> None:
         """Other limits, and other settings of the member, are in force."""
@@ -168,7 +175,11 @@ class MemberPool:
             exchange.attempt_failed(Failure.UNRESOLVED)
         except OSError as error:
             ours = error.errno in EXHAUSTED
-            exchange.attempt_failed(Failure.NO_CONNECTION if ours else Failure.REFUSED)
+            exchange.attempt_failed(Failure.EXHAUSTED if ours else Failure.REFUSED)
+        except Exception:
+            log.exception("a connection could not be opened: a mistake in balanceme")
+            if exchange.wants_connection():
+                mistakes.end(exchange)
         else:
             if not exchange.wants_connection():
                 self.give_back(connection, self.clock.monotonic())
@@ -188,6 +199,8 @@ class MemberPool:
                     lambda: MemberConnection(self), address, self.member.port
                 )
             except OSError as failed:
+                if failed.errno in EXHAUSTED:
+                    raise  # no word about this address, nor about the next
                 error = failed
             else:
                 return connection

@@ -501,7 +501,12 @@ def test_not_all_in_error() -> None:
     assert ask(cluster, "server1", NOW + 2) == 2
 
 
-KEPT_OUT = [{"status": "disabled"}, {"status": "stopped"}, {"check_failed": True}]
+KEPT_OUT = [
+    {"status": "disabled"},
+    {"status": "stopped"},
+    {"status": "drain"},
+    {"check_failed": True},
+]
 
 
 @pytest.mark.parametrize("change", KEPT_OUT)
@@ -521,6 +526,17 @@ def test_recovery_beside_a_member_that_was_taken_over() -> None:
     cluster = balancer({}, {}, failover={"server2": "server1"})
     fail(cluster, 1)
     assert [ask(cluster, "server2"), ask(cluster, "server1"), elect(cluster)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("apache", [False, True])
+def test_without_forced_recovery(apache: bool) -> None:
+    """Without it nobody is tried before the retry time, which each has of its own (F6, F7)."""
+    slow = {"retry_after": "20s"}
+    cluster = balancer({"retry_after": "10s"}, slow, forced_recovery=False, apache=apache)
+    fail(cluster, 1, 2)
+    assert [ask(cluster, "server2", NOW + 10), elect(cluster, NOW + 10)] == [None, None]
+    assert [ask(cluster, "server2", NOW + 11), elect(cluster, NOW + 11)] == [1, 1]
+    assert ask(cluster, "server2", NOW + 21) == 2
 
 
 def test_nobody_in_error() -> None:

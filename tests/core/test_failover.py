@@ -11,9 +11,10 @@ def attempt(
     reused: bool = False,
     later_request: bool = False,
     left: int = 1,
+    fail_on_timeout: bool = False,
 ) -> Attempt:
     """An attempt on a new connection, for the first request of a client's connection."""
-    return Attempt(failure, method, has_body, reused, later_request, left)
+    return Attempt(failure, method, has_body, reused, later_request, left, fail_on_timeout)
 
 
 @pytest.mark.parametrize("apache", [False, True])
@@ -46,6 +47,14 @@ def test_no_free_connection() -> None:
         failed = attempt(Failure.NO_CONNECTION, b"POST", has_body=True, left=left)
         assert judge(failed)[:2] == (after, False)
         assert judge(failed, apache=True)[:2] == (after, True)
+
+
+@pytest.mark.parametrize("apache", [False, True])
+def test_we_are_exhausted(apache: bool) -> None:
+    """That we have no descriptor or port left says nothing of the member, for Apache's sake too."""
+    for left, after in ((1, Next.OTHER_MEMBER), (0, Next.ANSWER)):
+        failed = attempt(Failure.EXHAUSTED, b"POST", has_body=True, left=left)
+        assert judge(failed, apache=apache)[:2] == (after, False)
 
 
 @pytest.mark.parametrize("apache", [False, True])
@@ -91,14 +100,36 @@ def test_never_sent_twice(method: bytes, has_body: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "reason"),
-    [(Failure.RESPONSE_TIMEOUT, "Proxy Error"), (Failure.HEAD_TIMEOUT, "Bad Gateway")],
+    ("failure", "reason", "counts"),
+    [
+        (Failure.RESPONSE_TIMEOUT, "Proxy Error", True),
+        (Failure.HEAD_TIMEOUT, "Bad Gateway", True),
+        (Failure.UNFINISHED, "Proxy Error", False),
+    ],
 )
-def test_response_timeout(failure: Failure, reason: str) -> None:
-    """No answer in time is 504, where Apache says 502 (F1, F14); nobody is in error."""
-    failed = attempt(failure, reused=True, later_request=True)
-    assert judge(failed) == Verdict(Next.ANSWER, False, 504, reason)
-    assert judge(failed, apache=True) == Verdict(Next.ANSWER, False, 502, reason)
+@pytest.mark.parametrize("fail_on_timeout", [False, True])
+def test_response_timeout(
+    failure: Failure, reason: str, *, counts: bool, fail_on_timeout: bool
+) -> None:
+    """No answer in time is 504, where Apache says 502 (F1, F14).
+
+    Nobody is in error, but with fail_on_timeout, and after a whole request only (F11); for Apache
+    a status line is an answer.
+    """
+    failed = attempt(failure, reused=True, later_request=True, fail_on_timeout=fail_on_timeout)
+    in_error = counts and fail_on_timeout
+    assert judge(failed) == Verdict(Next.ANSWER, in_error, 504, reason)
+    in_error = in_error and failure is not Failure.HEAD_TIMEOUT
+    assert judge(failed, apache=True) == Verdict(Next.ANSWER, in_error, 502, reason)
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_fail_on_timeout_is_about_timeouts(failure: Failure) -> None:
+    """It changes nothing about other failures, nor what the client gets (F11)."""
+    with_it, without = (judge(attempt(failure, fail_on_timeout=on)) for on in (True, False))
+    assert with_it._replace(member_in_error=False) == without._replace(member_in_error=False)
+    timeouts = (Failure.RESPONSE_TIMEOUT, Failure.HEAD_TIMEOUT)
+    assert (with_it != without) == (failure in timeouts)
 
 
 @pytest.mark.parametrize("apache", [False, True])
@@ -124,6 +155,7 @@ def test_one_sentence(failure: Failure) -> None:
         Failure.CONNECT_TIMEOUT,
         Failure.UNRESOLVED,
         Failure.NO_CONNECTION,
+        Failure.EXHAUSTED,
         Failure.UNASKED,
     }
     verdict = judge(attempt(failure, reused=True))

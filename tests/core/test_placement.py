@@ -249,6 +249,155 @@ def test_failures_after_sending(failure: Failure) -> None:
     assert placement.member.usable(NOW)
 
 
+SESSION2 = b"BALANCEME=balancer.server2"
+ACTIVESYNC = b"POST /Microsoft-Server-ActiveSync?Cmd="
+
+
+@pytest.mark.parametrize("status", [200, 304, 500, 503])
+@pytest.mark.parametrize("wanted", [[], [503], [200, 304, 500]])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_fail_on_status(status: int, wanted: list[int], *, ignored: bool) -> None:
+    """An answer with such a status puts its member in error, but not with ignore_errors (F10)."""
+    way = mapping(fail_on_status=wanted, member={"ignore_errors": ignored})
+    placement = place(way, request(cookie=SESSION2))
+    assert placement.choose(NOW)
+    in_error = status in wanted and not ignored
+    assert placement.answered(status, NOW) is in_error
+    assert placement.member.in_error(NOW) is in_error
+    assert not way.balancer.members[0].in_error(NOW)
+    assert not placement.answered(status, NOW)  # that is no news any more
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        (b"GET /webaccess", True),
+        (b"POST /webaccess", True),
+        (b"POST /x/Microsoft-Server-ActiveSync?Cmd=Ping", True),
+        (ACTIVESYNC + b"Ping", False),
+        (ACTIVESYNC + b"Sync", False),
+        (b"POST /MICROSOFT-SERVER-ACTIVESYNC", False),
+        (b"OPTIONS /Microsoft-Server-ActiveSync", False),
+    ],
+)
+@pytest.mark.parametrize("apache", [False, True])
+@pytest.mark.parametrize("failure", [Failure.RESPONSE_TIMEOUT, Failure.HEAD_TIMEOUT])
+def test_fail_on_timeout(failure: Failure, text: bytes, *, counts: bool, apache: bool) -> None:
+    """Silence puts a member in error if it is asked for, but never a device's (F11, D70)."""
+    for fail_on_timeout, ignored in ((True, False), (True, True), (False, False)):
+        member = {"ignore_errors": ignored}
+        way = mapping(fail_on_timeout=fail_on_timeout, member=member, apache=apache)
+        head = request(text)
+        placement = place(way, head, apache=apache)
+        assert placement.choose(NOW)
+        verdict = placement.failed(failure, head, NOW, reused=False, later_request=False)
+        assert (verdict.next, verdict.status) == (Next.ANSWER, 502 if apache else 504)
+        half_a_head = apache and failure is Failure.HEAD_TIMEOUT
+        expected = fail_on_timeout and counts and not ignored and not half_a_head
+        assert verdict.member_in_error is expected
+        assert placement.member.in_error(NOW) is verdict.member_in_error
+
+
+def test_wait_timeout() -> None:
+    """Who can't be taken may wait, but not who may not go to another member (B16, F9)."""
+    for options, seconds in (
+        ({}, 0.0),
+        ({"wait_timeout": "5s"}, 5.0),
+        ({"wait_timeout": "5s", "no_failover": True}, 0.0),
+    ):
+        way = mapping(member={"status": "disabled"}, **options)
+        placement = place(way, request(cookie=SESSION2))
+        assert not placement.choose(NOW)
+        assert placement.wait_timeout() == seconds
+        # Who has no session yet is never bound to a member.
+        placement = place(way, request())
+        assert not placement.choose(NOW)
+        assert placement.wait_timeout() == (5.0 if options else 0.0)
+
+
+@pytest.mark.parametrize("apache", [False, True])
+def test_without_forced_recovery(apache: bool) -> None:
+    """When all have refused nobody is tried again before the retry time, attempts or not (F7)."""
+    way = mapping(forced_recovery=False, max_attempts=5, apache=apache)
+    head = request(cookie=SESSION2)
+    placement = place(way, head, apache=apache)
+    for _ in way.balancer.members:
+        assert placement.choose(NOW)
+        assert refuse(placement, head) is Next.OTHER_MEMBER
+    assert not placement.choose(NOW)
+    assert not place(way, head, apache=apache).choose(NOW + 60)
+    later = place(way, head, apache=apache)
+    assert later.choose(NOW + 60.1)
+    assert route(later) == b"server2"
+
+
+# What a request can come to at a member; the client has a part in all but the first three.
+FATES = st.one_of(
+    st.tuples(st.sampled_from(Failure), st.booleans(), st.booleans()),
+    st.sampled_from([200, 304, 401, 449, 500, 502, 503, 504]),
+    st.none(),
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    apache=st.booleans(),
+    asked=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    fates=st.lists(st.tuples(FATES, st.integers(0, 90)), max_size=12),
+    activesync=st.booleans(),
+)
+def test_what_puts_a_member_in_error(
+    apache: bool,
+    asked: tuple[bool, bool, bool],
+    fates: list[tuple[tuple[Failure, bool, bool] | int | None, int]],
+    activesync: bool,
+) -> None:
+    """Nothing but refusal, connect timeout, no address and what the settings name (F1, H67).
+
+    Apache adds two: no connection in time (F12), and a new connection that closes (F1).
+    """
+    by_status, by_timeout, recovery = asked
+    way = mapping(
+        3,
+        apache=apache,
+        fail_on_status=[503] if by_status else [],
+        fail_on_timeout=by_timeout,
+        forced_recovery=recovery,
+        member={"retry_after": "30s"},
+    )
+    head = request(ACTIVESYNC + b"Sync" if activesync else b"GET /")
+    now = NOW
+    for fate, seconds in fates:
+        now += seconds
+        placement = place(way, head, apache=apache)
+        if not placement.choose(now):
+            assert all(each.error_since is not None for each in way.balancer.members)
+            continue
+        before = [each.error_since for each in way.balancer.members]
+        fault = False
+        if isinstance(fate, int):
+            fault = by_status and fate == 503
+            assert placement.answered(fate, now) is fault
+        elif fate is not None:
+            failure, reused, later = fate
+            fault = failure in (Failure.REFUSED, Failure.CONNECT_TIMEOUT, Failure.UNRESOLVED)
+            if failure in (Failure.RESPONSE_TIMEOUT, Failure.HEAD_TIMEOUT):
+                half_a_head = apache and failure is Failure.HEAD_TIMEOUT
+                fault = by_timeout and not activesync and not half_a_head
+            elif apache and failure is Failure.CLOSED:
+                fault = later and not reused
+            elif apache and failure is Failure.NO_CONNECTION:
+                fault = True
+            elif apache and failure is Failure.UNASKED:
+                fault = later and not reused
+            verdict = placement.failed(failure, head, now, reused=reused, later_request=later)
+            assert verdict.member_in_error is fault
+        placement.leave()
+        for each, since in zip(way.balancer.members, before, strict=True):
+            hit = fault and each is placement.member
+            assert each.error_since == (now if hit else since)
+
+
 # --- busy --------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from typing import Any
 
 import pytest
 
@@ -274,6 +275,53 @@ def test_our_own_lack_is_no_member_s_fault(make_stage: MakeStage, number: int) -
     stage.refuse("server1", OSError(number, "exhausted"))
     assert client.take().startswith(b"HTTP/1.1 503 ")
     assert stage.member().error_since is None
+
+
+def test_our_own_lack_ends_an_opening(make_stage: MakeStage) -> None:
+    """Without a descriptor for one address a refusal of the next would be no word on both (H67)."""
+    stage = make_stage(1)
+    stage.loop.addresses["server1"] = ["10.0.0.1", "10.0.0.2"]
+    busy(stage)
+    stage.refuse("10.0.0.1", OSError(errno.EMFILE, "exhausted"))
+    assert stage.openings == []
+    assert stage.statuses == [503]
+    assert stage.member().error_since is None
+
+
+def test_our_own_lack_when_resolving(make_stage: MakeStage) -> None:
+    """A name that we have no descriptor to ask for isn't unknown."""
+    stage = make_stage(1)
+    stage.loop.addresses["server1"] = OSError(errno.EMFILE, "Too many open files")
+    busy(stage)
+    assert stage.statuses == [503]
+    assert stage.member().error_since is None
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_opening_that_nobody_foresaw(make_stage: MakeStage, *, gone: bool) -> None:
+    """What fails in opening, such as a thread to resolve a name, ends the exchange (P5)."""
+    stage = make_stage(1)
+    (client,) = busy(stage)
+    if gone:
+        client.reset()
+    error: Any = RuntimeError("can't start new thread")
+    stage.refuse("server1", error)
+    assert stage.statuses == [499 if gone else 500]
+    assert stage.member().error_since is None
+    assert stage.mistakes()
+
+
+@pytest.mark.parametrize("apache", [False, True])
+def test_full_member_is_in_error_for_apache_only(make_stage: MakeStage, apache: bool) -> None:
+    """However many wait for max_connections, the member isn't in error; F12 has it so."""
+    top = {"compat": "apache"} if apache else {}
+    member = {"max_connections": 1, "acquire_timeout": "1s"}
+    stage = make_stage(1, member=member, balancer={"fail_on_timeout": True}, top=top)
+    busy(stage, 20)
+    stage.accept()
+    stage.advance(1.1)
+    assert stage.statuses == [503] * 19
+    assert (stage.member().error_since is not None) is apache
 
 
 def test_name_server_that_is_away(make_stage: MakeStage) -> None:

@@ -76,6 +76,14 @@ def _balancer_parameters(site: Site) -> str:
         words.append("nofailover=On")
     if site.max_attempts is not None:
         words.append(f"maxattempts={site.max_attempts}")
+    if site.fail_on_status:
+        words.append(f"failonstatus={','.join(map(str, site.fail_on_status))}")
+    if site.fail_on_timeout:
+        words.append("failontimeout=On")
+    if not site.forced_recovery:
+        words.append("forcerecovery=Off")
+    if site.wait is not None:
+        words.append(f"timeout={site.wait}")
     return " ".join(words)
 
 

@@ -81,6 +81,14 @@ def _balancer(site: Site, members: list[str]) -> Yaml:
         words["no_failover"] = True
     if site.max_attempts is not None:
         words["max_attempts"] = site.max_attempts
+    if site.fail_on_status:
+        words["fail_on_status"] = [*site.fail_on_status]
+    if site.fail_on_timeout:
+        words["fail_on_timeout"] = True
+    if not site.forced_recovery:
+        words["forced_recovery"] = False
+    if site.wait is not None:
+        words["wait_timeout"] = f"{site.wait}s"
     if site.timeout:
         words["timeouts"] = {"connect": f"{site.timeout}s", "response": f"{site.timeout}s"}
     return words

@@ -3,7 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from tests.end_to_end.oracle_run import Facts, Side, free_port, play
 
 Starter = Callable[[Path, list[tuple[Site, str, list[str]]], Path], FrontendProcess]
 _OCTETS = (101, 102)
+_ASIDE = 6
+"""Cases that are played at the same time, if they may be."""
 
 
 class Arena:
@@ -22,12 +24,26 @@ class Arena:
 
     def __init__(self, cases: Sequence[Case], processes: Sequence[FrontendProcess]) -> None:
         self._indexes = {case.name: index for index, case in enumerate(cases)}
+        self._aside = [case for case in cases if case.aside]
+        self._pool = ThreadPoolExecutor(_ASIDE)
+        self._played: dict[str, Future[list[Facts]]] = {}
         self.processes = list(processes)
         self.sides: list[Side] = []
         self.seconds: dict[str, float] = {}
 
     def play(self, case: Case) -> list[Facts]:
         """What happened on each side; both are played at the same time."""
+        if not case.aside:
+            return self._play(case)
+        if not self._played:
+            self._played = {each.name: self._pool.submit(self._play, each) for each in self._aside}
+        return self._played[case.name].result()
+
+    def close(self) -> None:
+        """Play nothing more."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _play(self, case: Case) -> list[Facts]:
         index = self._indexes[case.name]
         started = time.monotonic()
         with ThreadPoolExecutor(len(self.sides)) as pool:
@@ -63,5 +79,6 @@ def arena(folder: Path, cases: Sequence[Case], starters: Sequence[Starter]) -> I
             scene.sides.append(side)
         yield scene
     finally:
+        scene.close()
         for process in scene.processes:
             process.stop()

@@ -118,6 +118,18 @@ _REQUESTS = (
         {"answer 1: status line": b"HTTP/1.1 502 Proxy Error", "answer 2: body": b"server1"},
     ),
     Departure(
+        "F11: silence after an Expect isn't the member's alone, so failontimeout doesn't count it",
+        ("failontimeout-no-continue",),
+        ("answer 1: status line", "member request*"),
+        {_STATUS: b"HTTP/1.1 502 Proxy Error", "member requests": ["server1", "server1"]},
+    ),
+    Departure(
+        "F11: a device waits for news that may not come, which says nothing of the member (D70)",
+        ("failontimeout-activesync",),
+        ("answer 2: body", "member request*"),
+        {_STATUS: b"HTTP/1.1 502 Proxy Error", "answer 2: body": b"server1"},
+    ),
+    Departure(
         "R19: the same for other statuses, instead of 500 and a member in error",
         ("expect-final-302-kept", "expect-final-401-kept", "expect-final-413-kept"),
         ("answer 1: *", "answer ?: body", "member request*"),

@@ -70,6 +70,11 @@ class Site:
     lbmethod: str = "byrequests"
     no_failover: bool = False
     max_attempts: int | None = None
+    fail_on_status: tuple[int, ...] = ()
+    fail_on_timeout: bool = False
+    forced_recovery: bool = True
+    wait: int | None = None
+    """Seconds a request waits for a member that can be used."""
     preserve_host: bool = False
     upgrade: str | None = None
     timeout: int | None = None
@@ -192,6 +197,8 @@ class Case:
     """Speak without TLS."""
     connections: bool = False
     """Compare which member connection each request came on, too."""
+    aside: bool = False
+    """Play it beside others of this kind, since it waits most of its time."""
     probe: bool = True
     """See at the end whether the connection takes another request."""
 
