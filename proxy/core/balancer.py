@@ -31,15 +31,15 @@ class Balancer:
         "_lbsets",
         "_ledger",
         "_own_route",
-        "_rules",
-        "_sticky",
         "homes",
         "max_attempts",
         "members",
         "name",
+        "rules",
         "session_cookie",
         "sessions",
         "settings",
+        "sticky",
     )
 
     def __init__(
@@ -71,9 +71,9 @@ class Balancer:
             self.homes.clock_offset = former.homes.clock_offset
         name = (settings.sticky_session or "").partition("|")[0]
         cookie = settings.session_cookie
-        self._sticky = StickySession(settings, apache=apache) if name else None
-        if self._sticky is not None and former is not None:
-            self._sticky.forged = former.forged
+        self.sticky = StickySession(settings, apache=apache) if name else None
+        if self.sticky is not None and former is not None:
+            self.sticky.forged = former.forged
         self.session_cookie = (
             SessionCookie(cookie, name, settings.sticky_separator) if cookie and name else None
         )
@@ -94,8 +94,8 @@ class Balancer:
         """What the members and heirs of now let be made ready."""
         cookie = self.settings.session_cookie
         rules = self._apache and self._own_route is not None and cookie is not None
-        self._rules = RewriteRules(self.settings, cookie, self._heirs) if rules and cookie else None
-        self._kept = {} if self._rules else self._ready_choices()
+        self.rules = RewriteRules(self.settings, cookie, self._heirs) if rules and cookie else None
+        self._kept = {} if self.rules else self._ready_choices()
 
     def retire(self, successor: BalancerSettings | None = None) -> Ledger:
         """Leave the ledger, settled, to the balancer that follows with these settings, if one does.
@@ -124,7 +124,7 @@ class Balancer:
     @property
     def forged(self) -> int:
         """How many session cookies had no valid signature."""
-        return self._sticky.forged if self._sticky is not None else 0
+        return self.sticky.forged if self.sticky is not None else 0
 
     # --- the decision ------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Balancer:
         ``target`` is path and query, ``cookie`` the joined Cookie field, ``now`` a monotonic time
         in seconds; members in ``tried`` are left out.
         """
-        asked = self._sticky.session_route(target, cookie) if self._sticky is not None else None
+        asked = self.sticky.session_route(target, cookie) if self.sticky is not None else None
         if asked is not None and not tried:
             # Nearly every request is of this kind: its choice is ready-made.
             kept = self._kept.get(asked)
@@ -148,8 +148,8 @@ class Balancer:
         if self._apache:
             tried = ()  # Apache relies on the error state alone, whatever comes of it (F8, F13)
         choice = self._decide(asked, now, tried)
-        if self._rules is not None:
-            return replace(choice, cookie_route=self._rules.route(cookie))
+        if self.rules is not None:
+            return replace(choice, cookie_route=self.rules.route(cookie))
         return choice
 
     def _decide(self, asked: bytes | None, now: float, tried: Collection[Member]) -> Choice:
@@ -190,7 +190,7 @@ class Balancer:
         """A session that was taken over: it goes home once it may, or stays where it is."""
         # No session begins anew on a drained member, nor where sessions are taken over.
         members = self._by_route.get(away.home, ()) if self.homes.remember else ()
-        home = next((m for m in members if self._electable(m, now, tried)), None)
+        home = next((m for m in members if self.electable(m, now, tried)), None)
         if home is not None and self.homes.is_due(away, now):
             home.kept += 1
             return Choice(home, Session.MOVED, Reason.FAILBACK, away.route, home.route)
@@ -218,7 +218,7 @@ class Balancer:
         )
         if not elect and own_route is not None:
             # No session begins on a drained member (H54).
-            own = (m for m in self._by_route.get(own_route, ()) if self._electable(m, now, tried))
+            own = (m for m in self._by_route.get(own_route, ()) if self.electable(m, now, tried))
             member = next(own, None)
             if member is not None:
                 member.kept += 1
@@ -282,7 +282,7 @@ class Balancer:
 
     def _elected(self, now: float, tried: Collection[Member]) -> Member | None:
         """Whom the lbmethod elects among those who may get a new session."""
-        candidates = candidates_of(self._lbsets, self._electable, now, tried)
+        candidates = candidates_of(self._lbsets, self.electable, now, tried)
         if not candidates:
             return None
         self._ledger.settle()
@@ -290,7 +290,8 @@ class Balancer:
         member.elected += 1
         return member
 
-    def _electable(self, member: Member, now: float, tried: Collection[Member]) -> bool:
+    def electable(self, member: Member, now: float, tried: Collection[Member] = ()) -> bool:
+        """Whether a session may begin on ``member``."""
         if member.operator is not OperatorStatus.ENABLED or member in tried:
             return False
         if member.route in self._heirs and not self._apache:
@@ -386,7 +387,7 @@ class Balancer:
         for member in self.members:
             if member.in_error(now):
                 anyone = True
-            elif self._apache or self._electable(member, now, ()):
+            elif self._apache or self.electable(member, now, ()):
                 return False
         return anyone
 

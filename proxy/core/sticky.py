@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
+from typing import NamedTuple
 
 from proxy.core.failback import AWAY
 from proxy.core.settings import Balancer as BalancerSettings
@@ -37,6 +38,16 @@ def signature(secret: str, cookie: str, route: bytes) -> bytes:
     message = b"session route\0%b\0%b" % (cookie.encode(), route)
     digest = hmac.digest(secret.encode(), message, hashlib.sha256)
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=")
+
+
+class Sighting(NamedTuple):
+    """What a request says of its session, and where."""
+
+    # as it was read; None if there is none
+    value: bytes | None
+    route: bytes | None
+    in_url: bool = False
+    forged: bool = False
 
 
 class StickySession:
@@ -95,6 +106,18 @@ class StickySession:
         route = read(cookie)
         return route or self._counted(route)
 
+    @property
+    def signed(self) -> bool:
+        """Whether a route needs a signature."""
+        return bool(self._secrets)
+
+    def look(self, target: bytes, cookie: bytes | None) -> Sighting:
+        """The same for people: what was read, and where. Nothing is counted."""
+        found = self._parameter.search(target)
+        value = found[1] if found is not None else self._value(cookie or b"")
+        route = None if value is None else self._route(value)
+        return Sighting(value, route or None, found is not None, route == _FORGED)
+
     def _counted(self, route: bytes | None) -> bytes | None:
         if route == _FORGED:
             self.forged += 1
@@ -102,10 +125,15 @@ class StickySession:
         return route
 
     def _read_cookie(self, cookie: bytes) -> bytes | None:
+        value = self._value(cookie)
+        return None if value is None else self._route(value)
+
+    def _value(self, cookie: bytes) -> bytes | None:
+        """The session cookie's value."""
         if self._apache:
-            return self._route(_apache_cookie(cookie, self._cookie_name))
+            return _apache_cookie(cookie, self._cookie_name) or None
         found = self._cookie.search(cookie)
-        return None if found is None else self._route(found[1])
+        return None if found is None else found[1]
 
     def _route(self, value: bytes) -> bytes | None:
         """What follows the first separator (S8); None for no or an empty route (S9)."""
@@ -212,6 +240,18 @@ def _tail(settings: SessionCookieSettings, *, tls: bool) -> tuple[str, str]:
     return before, after
 
 
+class Rule(NamedTuple):
+    """A rewrite rule: with a Cookie field like that, the cookie names this route."""
+
+    # None: a field without the cookie's name
+    pattern: re.Pattern[bytes] | None
+    route: bytes
+
+    def fires(self, text: bytes) -> bool:
+        """Whether a Cookie field is like that."""
+        return self.pattern is not None and self.pattern.search(text) is not None
+
+
 class RewriteRules:
     """The article's rewrite rules: cookie assignment by the text of the Cookie field alone.
 
@@ -221,7 +261,7 @@ class RewriteRules:
     last, as in the article's include (C12).
     """
 
-    __slots__ = ("_name", "_own", "_rules")
+    __slots__ = ("_first", "_name", "_rules")
 
     def __init__(
         self,
@@ -231,20 +271,26 @@ class RewriteRules:
     ) -> None:
         name = (settings.sticky_session or "").partition("|")[0].encode()
         self._name = name
-        self._own = (cookie.own_route or "").encode()
+        own = (cookie.own_route or "").encode()
+        self._first = Rule(None, own)
         # The article writes the separator unescaped, so that it stands for any character.
         prefix = re.escape(cookie.prefix.encode()) + b"."
         start = re.escape(name) + b"=" + (b"" if settings.sticky_separator == "off" else prefix)
-        routes = [(self._own, self._own)]
+        routes = [(own, own)]
         if cookie.renew is Renew.ANY:
             others = (member.route for member in settings.members if member.route)
             routes += [(route.encode(), route.encode()) for route in others]
         routes += heirs.items()
-        self._rules = [(re.compile(start + re.escape(gone)), heir) for gone, heir in routes]
+        self._rules = [Rule(re.compile(start + re.escape(gone)), heir) for gone, heir in routes]
 
     def route(self, cookie: bytes | None) -> bytes | None:
         """The route that the response's cookie names; None if no rule fires."""
+        rule = self.rule(cookie)
+        return None if rule is None else rule.route
+
+    def rule(self, cookie: bytes | None) -> Rule | None:
+        """The rule that fires."""
         text = cookie or b""
         if self._name not in text:
-            return self._own
-        return next((heir for rule, heir in self._rules if rule.search(text)), None)
+            return self._first
+        return next((each for each in self._rules if each.fires(text)), None)

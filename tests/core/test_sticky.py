@@ -2,6 +2,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import SessionCookie as SessionCookieSettings
@@ -385,3 +387,27 @@ def test_forged_routes_count_as_none() -> None:
 def test_signature_is_for_one_cookie() -> None:
     """What is signed for one balancer's cookie is nothing to another's."""
     assert signature(NEW, "A", b"server1") != signature(NEW, "B", b"server1")
+
+
+# --- what is told to people --------------------------------------------------------------------
+
+SECRET = "0123456789abcdef"
+PARTS = ["BALANCEME", "=", ".", ";", ",", "&", "?", " ", "x", "server1", "@", "~"]
+PARTS += [f"server1~{signature(SECRET, 'BALANCEME', b'server1').decode()}"]
+texts = st.lists(st.sampled_from(PARTS), max_size=12).map(lambda parts: "".join(parts).encode())
+
+
+@given(texts, st.none() | texts, st.booleans(), st.sampled_from([{}, {"sticky_separator": "off"}]))
+def test_what_is_looked_at_is_what_counts(
+    query: bytes, cookie: bytes | None, apache: bool, options: dict[str, Any]
+) -> None:
+    """What people are told of a request's route is what it is led by, and isn't counted."""
+    for secret in ({}, {"session_cookie": {"secret": SECRET}}):
+        made = StickySession(balancer_settings(**options, **secret), apache=apache)
+        sighting = made.look(b"/?" + query, cookie)
+        assert made.forged == 0
+        assert sighting.route == made.session_route(b"/?" + query, cookie)
+        assert sighting.forged == bool(made.forged)
+        assert made.signed == bool(secret)
+        if sighting.value is not None:
+            assert sighting.value in (query if sighting.in_url else cookie or b"")
