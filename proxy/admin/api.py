@@ -22,7 +22,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from proxy.admin import members_api, sessions_api
+from proxy.admin import explain_api, members_api, sessions_api
 from proxy.admin.bodies import RequestError, read_body
 from proxy.admin.control_socket import ControlSocket
 from proxy.control.commands import CommandError, Commands
@@ -98,6 +98,7 @@ def application(commands: Commands) -> web.Application:
     made.router.add_post("/v1/stop", routes.stop)
     members_api.add_routes(made.router, commands)
     sessions_api.add_routes(made.router, commands)
+    explain_api.add_routes(made.router, commands)
     return made
 
 

@@ -11,12 +11,15 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, UnixConnector
 
 from proxy.admin.control_socket import process_behind
+
+if TYPE_CHECKING:
+    from proxy.control.commands import Question
 
 # Seconds. A reload may wait for its workers, an upgrade for a whole start.
 QUICK = 10.0
@@ -62,6 +65,12 @@ def reload(path: Path, *, dry_run: bool) -> list[str]:
 def upgrade(path: Path) -> int:
     """Start the program anew; the new supervisor's process id. Raises AdminError."""
     return int(_of(_call(path, "POST", "upgrade", seconds=PATIENT), "pid", path))
+
+
+def explain(path: Path, question: "Question") -> dict[str, Any]:
+    """Why a request goes to its member: the answer of ``Commands.explain``. Raises AdminError."""
+    body = {key: value for key, value in question._asdict().items() if value is not None}
+    return _call(path, "POST", "explain", body)
 
 
 def say_of_member(

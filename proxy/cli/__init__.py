@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from proxy.cli import administration, configuration, members, serving, sessions
+from proxy.cli import administration, configuration, explanation, members, serving, sessions
 
 _EPILOG = """\
 exit status:
@@ -56,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    for group in (serving, configuration, administration, members, sessions):
+    for group in (serving, configuration, administration, members, sessions, explanation):
         group.add_commands(add)
     return parser

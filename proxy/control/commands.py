@@ -23,6 +23,19 @@ class DrainUntil(NamedTuple):
     empty: bool = False
 
 
+class Question(NamedTuple):
+    """A request whose way is asked for, as its client would send it."""
+
+    # a path with its query, or a whole URL, which names host and TLS
+    target: str
+    host: str | None = None
+    # the Cookie field
+    cookie: str | None = None
+    # the address of a frontend; the first that fits when left out
+    listen: str | None = None
+    tls: bool | None = None
+
+
 class MemberCommands(Protocol):
     """What can be said of members; each is named by its balancer, and by its route or url.
 
@@ -108,6 +121,15 @@ class Commands(Protocol):
         ``required``, ``passing``, ``text``), ``said``, ``terms_said``, ``fenced``, ``takeover``
         (``heir``, ``origin``), each with ``by``, ``at`` and ``why``, and ``drain``. Whoever reads
         it copes with more keys and with fewer.
+        """
+
+    async def explain(self, question: Question) -> dict[str, Any]:
+        """Why a request goes to its member; nothing is changed, and no count goes on.
+
+        ``steps``, a list of sentences; ``balancer``; ``members`` with ``route`` and ``url``: the
+        one that gets it, or those of whom each worker elects one, or none; ``session`` and
+        ``reason`` in the words of the access log; ``status`` of our own answer; ``set_cookie``: the
+        field's value if the first member gets it. What there isn't is None. Raises CommandError.
         """
 
     async def reload(self, *, dry_run: bool) -> list[str]:

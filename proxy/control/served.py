@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, MutableMapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from proxy.control.accounts import resolve
 from proxy.control.certificate_ends import CertificateEnds
@@ -18,7 +18,8 @@ from proxy.control.certificate_files import Stamp
 from proxy.control.channel import MOST_FILES, Channel, Kind, Message
 from proxy.control.check_files import read_check_files, renewed_files
 from proxy.control.cluster import Cluster
-from proxy.control.commands import CommandError
+from proxy.control.commands import CommandError, Question
+from proxy.control.explaining import explain
 from proxy.control.holdings import Holdings, hold, open_logs, read_keys, renewed, stamp_of
 from proxy.control.hooks import Hooks
 from proxy.control.live_sessions import LiveSessions
@@ -271,6 +272,11 @@ class Served:
         """What the new program needs to serve the same: entries of its environment, and files."""
         entry, files = for_upgrade(self.holdings.sockets.values())
         return {**entry, **self.members.for_upgrade()}, files
+
+    def explain(self, question: Question) -> dict[str, Any]:
+        """Why a request goes to its member; raises CommandError."""
+        self.take_errors()
+        return explain(self.cluster, question)
 
     # --- members and their checks ---------------------------------------------------------------
 

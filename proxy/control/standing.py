@@ -4,8 +4,8 @@ Only what changed is taken, and each error once: it may be over here for a reaso
 """
 
 import time
-from collections.abc import Sequence
 
+from proxy.control.decided import put_heirs, put_status
 from proxy.control.scoreboard import MemberStatus, Scoreboard
 from proxy.control.worker import Worker
 from proxy.core.balancer import Balancer
@@ -60,20 +60,14 @@ class Standing:
             self._taken[index] = status
             self._take(*members[index], status)
         if news:
-            self._take_heirs(members)
+            put_heirs((*each, taken) for each, taken in zip(members, self._taken, strict=True))
         now = time.monotonic()
         for balancer in worker.balancers.values():
             balancer.homes.clock_offset = time.time() - now
             balancer.rise(now)
 
     def _take(self, balancer: Balancer, member: Member, status: MemberStatus) -> None:
-        if member.operator is not status.operator:
-            balancer.set_operator_status(member, status.operator)
-        if member.terms != status.terms:
-            balancer.set_terms(member, status.terms)
-        if member.verdict is not status.verdict:
-            balancer.set_verdict(member, status.verdict)
-        balancer.end_error(member, status.recovered)
+        put_status(balancer, member, status)
         since = status.error_since
         if since > self.error_of(member) and since >= status.recovered:
             self._errors[member] = status.error_since
@@ -82,18 +76,6 @@ class Standing:
             self._back[member] = status.back_since
             balancer.set_rising(member, status.back_since)
         self._worker.long_polls.empty(member, status.empty_by)
-
-    def _take_heirs(self, members: Sequence[tuple[Balancer, Member]]) -> None:
-        """Whose sessions are taken over, in all balancers."""
-        heirs: dict[Balancer, dict[bytes, bytes]] = {balancer: {} for balancer, _ in members}
-        for (balancer, member), status in zip(members, self._taken, strict=True):
-            if status is None or status.heir < 0 or member.route is None:
-                continue
-            heir = members[int(status.heir)][1].route
-            if heir is not None:
-                heirs[balancer][member.route] = heir
-        for balancer, found in heirs.items():
-            balancer.set_heirs(found)
 
     def __repr__(self) -> str:
         return f"<Standing of {len(self._taken)} members>"

@@ -13,12 +13,12 @@ import signal
 import time
 from collections.abc import Coroutine, MutableMapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from proxy import __version__
 from proxy.control import config_file, worker_process
 from proxy.control.channel import channel_pair
-from proxy.control.commands import CommandError, Commands
+from proxy.control.commands import CommandError, Question
 from proxy.control.forking import fork
 from proxy.control.holdings import hold
 from proxy.control.log_files import LineSink
@@ -26,6 +26,7 @@ from proxy.control.notify import STATUS_INTERVAL, Notify
 from proxy.control.operator_log import start_logging
 from proxy.control.overview import in_numbers, overview
 from proxy.control.served import Served
+from proxy.control.service import Service
 from proxy.control.sockets import by_address, close_unwanted, from_systemd, from_upgrade
 from proxy.control.state import PidFile
 from proxy.control.upgrade import Predecessor, Successor, UpgradeError
@@ -40,19 +41,6 @@ log = logging.getLogger("balanceme")
 CERTIFICATE_WATCH = 2.0
 # How long a stop at once may take to leave no process, port or file behind, in seconds.
 LAST_SECONDS = 3.0
-
-
-class Service(Protocol):
-    """What runs beside the workers in the supervisor's loop."""
-
-    async def start(self, commands: Commands, *, takes_over: bool) -> None:
-        """Begin; raises ConfigError if it can't. ``takes_over``: another program's has to go."""
-
-    async def take_back(self) -> None:
-        """Begin again if another program had taken over, and is gone; raises ConfigError."""
-
-    async def stop(self) -> None:
-        """End."""
 
 
 class Phase(Enum):
@@ -361,6 +349,10 @@ class Supervisor:
         log.info("stopping: exchanges under way may take %g s", timeout)
         self._notify.stopping(f"exchanges under way may take {timeout:g} s")
         self._served.stop(timeout)
+
+    async def explain(self, question: Question) -> dict[str, Any]:
+        """Why a request goes to its member; raises CommandError."""
+        return self._served.explain(question)
 
     async def status(self) -> dict[str, Any]:
         """All that is known, ready for JSON."""

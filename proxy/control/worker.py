@@ -200,7 +200,7 @@ class Worker:
             keep_alive_requests=settings.keep_alive_requests,
             keep_alive_lines=b"Keep-Alive: timeout=%d\r\nConnection: Keep-Alive\r\n"
             % int(timeouts.keep_alive),
-            redirect_port=self._twin_port() if settings.redirect_to_https else None,
+            redirect_port=twin_port(self.settings) if settings.redirect_to_https else None,
             trusted=self.settings.trusted_proxies,
             announcing=settings.proxy_protocol,
             certificates=certificates if certificates and certificates.several else None,
@@ -209,11 +209,6 @@ class Worker:
             leaving=self.leaving,
             member_in_error=self._others.member_in_error,
         )
-
-    def _twin_port(self) -> int:
-        """The port of the first frontend that speaks TLS."""
-        twin = next(each for each in self.settings.frontends if each.certificates)
-        return listen_host_port(twin.listen)[1]
 
     # --- serving -----------------------------------------------------------------------------
 
@@ -334,6 +329,12 @@ class Worker:
 def place_of(settings: FrontendSettings) -> Place:
     """What makes a frontend the one it is."""
     return settings.listen, bool(settings.certificates)
+
+
+def twin_port(settings: Settings) -> int:
+    """The port of the first frontend that speaks TLS."""
+    twin = next(each for each in settings.frontends if each.certificates)
+    return listen_host_port(twin.listen)[1]
 
 
 def _certificates(settings: FrontendSettings, index: int, keys: Keys | None) -> Certificates:

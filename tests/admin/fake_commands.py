@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from proxy.admin.api import AdminServer
-from proxy.control.commands import DrainUntil
+from proxy.control.commands import DrainUntil, Question
 from proxy.core.settings import OperatorStatus
 from proxy.core.takeover import Said
 
@@ -86,6 +86,20 @@ STATUS: dict[str, Any] = {
 }
 
 
+EXPLANATION: dict[str, Any] = {
+    "steps": [
+        "frontend 0.0.0.0:443 speaks TLS",
+        "server1 has taken over and can be used: the session moves there",
+    ],
+    "balancer": "cluster",
+    "members": [{"route": "server1", "url": "http://10.0.0.1:8080"}],
+    "session": "moved",
+    "reason": "failover map",
+    "status": None,
+    "set_cookie": "BALANCEME=balancer.server1",
+}
+
+
 class FakeCommands:
     """``Commands`` whose answers a test sets; ``asked`` lists what came."""
 
@@ -98,6 +112,7 @@ class FakeCommands:
             "balancers.cluster: member server3 is new",
             "access_log.path: b.log, was a.log",
         ]
+        self.explanation: dict[str, Any] = dict(EXPLANATION)
         self.failure: Exception | None = None
 
     def _ask(self, *words: object) -> None:
@@ -108,6 +123,11 @@ class FakeCommands:
     async def status(self) -> dict[str, Any]:
         """The tree that was set."""
         return self.tree
+
+    async def explain(self, question: Question) -> dict[str, Any]:
+        """What was set."""
+        self._ask("explain", question)
+        return self.explanation
 
     async def reload(self, *, dry_run: bool) -> list[str]:
         """The changes that were set."""

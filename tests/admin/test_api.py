@@ -17,12 +17,12 @@ from yarl import URL
 
 from proxy.admin.api import LARGEST_BODY, AdminServer
 from proxy.admin.control_socket import SocketError
-from proxy.control.commands import CommandError, DrainUntil
+from proxy.control.commands import CommandError, DrainUntil, Question
 from proxy.control.config_file import ConfigFileError, Located
 from proxy.control.yaml_tree import Position
 from proxy.core.errors import ConfigError, Mistake
 from proxy.core.settings import OperatorStatus
-from tests.admin.fake_commands import STATUS, FakeCommands
+from tests.admin.fake_commands import EXPLANATION, STATUS, FakeCommands
 
 FILE = "/etc/balanceme/balanceme.yaml"
 
@@ -73,6 +73,44 @@ def ask(request: pytest.FixtureRequest, path: Path) -> Client:
 async def test_status(ask: Client) -> None:
     """The supervisor's tree is given as it is."""
     assert await ask("GET", "/v1/status") == (200, STATUS)
+
+
+@pytest.mark.parametrize(
+    ("data", "question"),
+    [
+        ({"target": "/"}, Question("/")),
+        (
+            {"target": "/a", "host": "b", "cookie": "c=d", "listen": "[::]:80", "tls": False},
+            Question("/a", "b", "c=d", "[::]:80", tls=False),
+        ),
+    ],
+)
+async def test_explain(
+    ask: Client, commands: FakeCommands, data: dict[str, Any], question: Question
+) -> None:
+    """A question is asked as it is, and the supervisor's answer given as it is."""
+    assert await ask("POST", "/v1/explain", data) == (200, EXPLANATION)
+    assert commands.asked == [("explain", question)]
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (None, "target is needed: a path, or a whole URL"),
+        ({"host": "a"}, "target is needed: a path, or a whole URL"),
+        ({"target": 7}, "target must be a text"),
+        ({"target": "/", "tls": 1}, "tls must be true or false"),
+        ({"target": "/", "method": "GET"}, "unknown key"),
+    ],
+)
+async def test_explain_nothing(
+    ask: Client, commands: FakeCommands, data: object, error: str
+) -> None:
+    """A question that can't be understood isn't asked."""
+    status, answer = await ask("POST", "/v1/explain", data)
+    assert status == 400
+    assert error in answer["error"]
+    assert commands.asked == []
 
 
 @pytest.mark.parametrize(
