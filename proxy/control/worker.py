@@ -203,6 +203,7 @@ class Worker:
             redirect_port=twin_port(self.settings) if settings.redirect_to_https else None,
             trusted=self.settings.trusted_proxies,
             announcing=settings.proxy_protocol,
+            explain_to=self.settings.explain_to,
             certificates=certificates if certificates and certificates.several else None,
             apache=self._apache,
             health_path=health_path.encode() if health_path else None,

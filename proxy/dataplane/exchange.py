@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.core import headers
 from proxy.core.errors import ClientError
+from proxy.core.explain_line import NO_PLACEMENT, explain_line, with_line
 from proxy.core.failover import Failure, Next
 from proxy.core.framing import Body, ChunkedBody, LengthBody
 from proxy.core.heads import RequestHead, ResponseHead
@@ -294,7 +295,11 @@ class Exchange:
         now = self.client.frontend.clock.monotonic()
         self.first_byte_time = now - self.begun
         self.placement.served(self.head, self.client.address, self.client.frontend.salt, now)
-        self.client.transport.write(headers.switching_response(head))
+        answer = headers.switching_response(head)
+        line = self._explain_line() if self.client.explains else b""
+        if line:
+            answer = with_line(answer, line)
+        self.client.transport.write(answer)
         tunnel.member_data(data)
         tunnel.client_data(self.client.take_ahead())
         return True
@@ -346,12 +351,21 @@ class Exchange:
             return b""
         return self.placement.cookie_line(self.response.second, tls=self.client.frontend.tls)
 
+    def _explain_line(self) -> bytes:
+        """What a client in explain_to is told of the choice."""
+        if not self.client.explains_to(self.head):
+            return b""
+        return explain_line(self.placement) if self.mapped else NO_PLACEMENT
+
     def answer(self, answer: OwnAnswer) -> None:
         """Answer ourselves, and end."""
         self._leave_member()
         response = self.response
         response.keep = self._may_keep(answer.status)
-        response.own(answer, self._cookie_line())
+        lines = self._cookie_line()
+        if self.client.explains:
+            lines += self._explain_line()
+        response.own(answer, lines)
         self.finish(keep=response.keep)
 
     # --- failures and the end ----------------------------------------------------------------

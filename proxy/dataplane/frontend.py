@@ -60,6 +60,8 @@ class Frontend:
     trusted: Networks = ()
     # Who announces clients by a PROXY preamble.
     announcing: Networks = ()
+    # Clients that are told how their member was chosen.
+    explain_to: Networks = ()
     # Several certificates by name, if there are.
     certificates: Certificates | None = None
     apache: bool = False

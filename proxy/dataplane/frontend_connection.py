@@ -12,12 +12,15 @@ from enum import Enum
 from typing import Any, cast
 
 from proxy.core.errors import ClientError
+from proxy.core.explain_line import NO_PLACEMENT
 from proxy.core.framing import FramingError, request_body
 from proxy.core.headers import Forwarded
+from proxy.core.heads import RequestHead
 from proxy.core.http1 import read_request_head
 from proxy.core.own_answers import unavailable
 from proxy.core.proxy_protocol import Ends
 from proxy.dataplane import mistakes
+from proxy.dataplane.admission import is_among
 from proxy.dataplane.deadlines import NEVER
 from proxy.dataplane.exchange import READ, Exchange
 from proxy.dataplane.flow import HIGH_WATER, Gate, Hold, has_left, reset
@@ -73,6 +76,7 @@ class FrontendConnection(asyncio.Protocol):
         "deadline",
         "ends",
         "exchange",
+        "explains",
         "forwarded",
         "frontend",
         "gate",
@@ -95,6 +99,8 @@ class FrontendConnection(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.gate: Gate = cast(Gate, None)
         self.forwarded: Forwarded = cast(Forwarded, None)
+        # whether its responses may have to tell how their member was chosen
+        self.explains = False
         self.served = 0
         self.may_keep = True
         self.half_closed = False
@@ -137,6 +143,24 @@ class FrontendConnection(asyncio.Protocol):
             trusted=frontend.trusts(self.address),
         )
         self.forwarded.apache = frontend.apache
+        self.explains = bool(frontend.explain_to) and (
+            self.forwarded.trusted or is_among(self.address, frontend.explain_to)
+        )
+
+    def explains_to(self, head: RequestHead) -> bool:
+        """Whether the response to this request tells how its member was chosen.
+
+        Behind a trusted proxy its client counts: the last address in X-Forwarded-For that is no
+        trusted proxy's (H43).
+        """
+        if not self.explains or not self.forwarded.trusted:
+            return self.explains
+        frontend, address = self.frontend, self.address
+        for told in reversed((head.joined(b"x-forwarded-for") or b"").split(b",")):
+            if not frontend.trusts(address):
+                break
+            address = told.strip().decode("ascii", "replace") or address
+        return is_among(address, frontend.explain_to)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -326,7 +350,9 @@ class FrontendConnection(asyncio.Protocol):
             return
         # One line, whatever ended it: field lines hold what no log may (H86).
         line = line or next(iter(self._buffer[self._position :].lstrip(b"\r\n").splitlines()), b"")
-        self.transport.write(refusal(self.frontend, self.forwarded.client, error.status, line))
+        told = NO_PLACEMENT if self.explains and not self.forwarded.trusted else b""
+        client = self.forwarded.client
+        self.transport.write(refusal(self.frontend, client, error.status, line, told))
         self._buffer = b""
         self.exchange = None
         self.close()

@@ -7,6 +7,7 @@ as few writes as there are pieces (P4).
 from typing import TYPE_CHECKING
 
 from proxy.core import headers
+from proxy.core.explain_line import explain_line, without_line
 from proxy.core.framing import Body, LengthBody, encode
 from proxy.core.heads import RequestHead, ResponseHead
 from proxy.core.own_answers import offered_protocol
@@ -57,7 +58,9 @@ class Response:
     def interim(self, head: ResponseHead) -> None:
         """A 1xx response: passed on to clients that know them (P17)."""
         if self._request.minor and (head.status != 100 or b"expect" in self._request.known):
-            self._client.transport.write(headers.interim_response(head))
+            client, data = self._client, headers.interim_response(head)
+            told = client.explains and client.explains_to(self._request)
+            client.transport.write(without_line(data) if told else data)
 
     def begin(
         self,
@@ -97,6 +100,9 @@ class Response:
                 head, mapping.rewriting, lambda: self._base(asked), length=length
             )
         cookie = placement.cookie_line(self.second, tls=frontend.tls)
+        if client.explains and client.explains_to(request):
+            lines = without_line(lines)
+            cookie += explain_line(placement)
         self.body_sent = len(piece)
         if self.chunked:
             piece = encode(piece, last=last)
@@ -138,16 +144,18 @@ class Response:
         return f"<Response {self.status} {self.body_sent} bytes>"
 
 
-def refusal(frontend: "Frontend", client: bytes, status: int, line: bytes) -> bytes:
+def refusal(
+    frontend: "Frontend", client: bytes, status: int, line: bytes, told: bytes = b""
+) -> bytes:
     """The answer to a request that can't be understood, which closes; it is logged here.
 
-    ``line`` is what there is of the request line.
+    ``line`` is what there is of the request line, ``told`` a line of ours for the answer.
     """
     second, answer = int(frontend.clock.wall()), OwnAnswer(status)
     head_only = line.startswith(b"HEAD ")
     sent = 0 if head_only else len(answer.body)
     frontend.access_log.refused(Refusal(client, second, line, status, sent))
-    first = frontend.first_lines(second, b"")
+    first = frontend.first_lines(second, told)
     return answer.encode(first, b"Connection: close\r\n", head_only=head_only)
 
 
