@@ -149,7 +149,9 @@ def _put_standing(
 def _entrance(cluster: Cluster, frontend: Frontend, balancers: dict[str, Balancer]) -> Entrance:
     settings = cluster.settings
     apache = settings.compat is Compat.APACHE
-    mappings = [Mapping(each, balancers[each.balancer]) for each in frontend.mappings]
+    # Which addresses are rewritten has no part in this, and with many members takes longest.
+    bare = [each.model_copy(update={"rewrite_location": False}) for each in frontend.mappings]
+    mappings = [Mapping(each, balancers[each.balancer]) for each in bare]
     return Entrance(
         listen=frontend.listen,
         mappings=MappingTable(mappings, apache=apache),

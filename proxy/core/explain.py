@@ -165,7 +165,7 @@ def _placed(
     takeovers = {} if entrance.apache else known.takeovers.get(balancer.name, {})
     steps += session_steps(balancer, target.text, cookie, takeovers)
     for member in balancer.members:
-        taken = takeovers.get(in_words(member.route or b""))
+        taken = takeovers.get(member.settings.route or "")
         remarks = known.remarks.get(member, Remarks())
         steps.append(member_step(balancer, member, known.now, remarks, taken))
     before = [member for member in balancer.members if member.in_error(known.now)]

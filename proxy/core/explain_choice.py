@@ -31,13 +31,18 @@ class Remarks(NamedTuple):
     reason: str = ""
 
 
+def as_text(value: bytes) -> str:
+    """Bytes of a request as a key among the settings' texts."""
+    return value.decode("ascii", "backslashreplace")
+
+
 def in_words(value: bytes) -> str:
-    """Bytes of a request or of the settings in one line."""
-    return printable(value.decode("ascii", "backslashreplace"))
+    """Bytes of a request or of the settings in one line, cut if they are long."""
+    return printable(as_text(value))
 
 
 def _quoted(value: bytes) -> str:
-    return shown(value.decode("ascii", "backslashreplace"))
+    return shown(as_text(value))
 
 
 def _by(said: Said) -> str:
@@ -66,7 +71,7 @@ def session_steps(
     away = balancer.homes.read(sighting.route)
     if away is not None:
         yield _away(balancer, away)
-    route = in_words(sighting.route if away is None else away.route)
+    route = as_text(sighting.route if away is None else away.route)
     for gone in _gone(route, takeovers):
         yield f"{gone}: {_taken_over(takeovers[gone])}"
 
@@ -208,7 +213,7 @@ def choice_steps(
     takeovers: Mapping[str, Takeover],
 ) -> Iterator[str]:
     """What was chosen and why; ``elected`` are those among whom there was an election."""
-    own = in_words(choice.session_route or b"")
+    own = as_text(choice.session_route or b"")
     for gone in _gone(own, takeovers):
         own = takeovers[gone].heir
     if choice.session is Session.UNKNOWN and choice.session_route is not None:

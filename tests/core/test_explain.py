@@ -193,6 +193,16 @@ def test_taken_over() -> None:
     assert told[6] == "server3 has taken over and can be used: the session moves there"
 
 
+def test_long_routes() -> None:
+    """A route as long as they may be is known as any other."""
+    long = "r" * 63
+    takeovers = {long: Takeover("server1", Origin.FILE, Said("failover_file", SECOND))}
+    found = ask(balancer({}, {"route": long}), session(long), takeovers=takeovers)
+    assert [member.name for member in found.members] == ["server1"]
+    assert found.steps[4].startswith(f"{long}: server1 has taken over its sessions, said by")
+    assert found.steps[6].endswith("takes nothing")
+
+
 @pytest.mark.parametrize(
     ("failback", "told"),
     [
