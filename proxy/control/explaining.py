@@ -14,6 +14,7 @@ from typing import Any
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError, Question
 from proxy.control.decided import put_heirs, put_status
+from proxy.control.session_answers import Ordered, obey
 from proxy.control.worker import twin_port
 from proxy.core.balancer import Balancer
 from proxy.core.explain import Asked, Entrance, Explanation, Known
@@ -31,8 +32,13 @@ _PORTS = {True: 443, False: 80}
 _FIELD = "Set-Cookie: "
 
 
-def explain(cluster: Cluster, question: Question) -> dict[str, Any]:
-    """The answer of ``Commands.explain``; raises CommandError."""
+def explain(
+    cluster: Cluster, question: Question, moves: tuple[Ordered, ...] = (), salt: bytes = b""
+) -> dict[str, Any]:
+    """The answer of ``Commands.explain``; raises CommandError.
+
+    ``moves`` are the operator's, of sessions whose keys were made with ``salt``.
+    """
     settings, now, wall = cluster.settings, time.monotonic(), time.time()
     question, port = _understood(question)
     frontend = _frontend(settings, question, port)
@@ -43,8 +49,10 @@ def explain(cluster: Cluster, question: Question) -> dict[str, Any]:
     }
     for balancer in balancers.values():
         balancer.homes.clock_offset = wall - now
+    obey(balancers, moves)
     known = Known(
         now=now,
+        salt=salt,
         second=int(wall),
         takeovers={name: each.in_force() for name, each in cluster.takeovers.items()},
         remarks=_put_standing(cluster, balancers.values(), now),

@@ -276,7 +276,7 @@ class Served:
     def explain(self, question: Question) -> dict[str, Any]:
         """Why a request goes to its member; raises CommandError."""
         self.take_errors()
-        return explain(self.cluster, question)
+        return explain(self.cluster, question, self.sessions.moves, self._salt)
 
     # --- members and their checks ---------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from proxy.core.mapping import MappingTable, Target, read_target
 from proxy.core.member import Member
 from proxy.core.own_answers import health, redirect_to_https, unavailable
 from proxy.core.placement import Placement
+from proxy.core.sessions import read_session
 from proxy.core.takeover import Takeover
 
 
@@ -74,6 +75,8 @@ class Known:
     # by balancer and route; those that the balancers follow
     takeovers: Mapping[str, Mapping[str, Takeover]] = field(default_factory=dict)
     remarks: Mapping[Member, Remarks] = field(default_factory=dict)
+    # with which workers make the keys of sessions
+    salt: bytes = b""
 
 
 class Explanation(NamedTuple):
@@ -117,7 +120,7 @@ def explain(entrance: Entrance, asked: Asked, known: Known) -> Explanation:
         return Explanation([*steps, _no_mapping(host, target)], 404)
     steps += _mapping_steps(mapping, target)
     placement = Placement(mapping, target, head, apache=entrance.apache)
-    return _placed(entrance, placement, head.block.cookie, known, steps)
+    return _placed(entrance, placement, head, known, steps)
 
 
 def _own_answer(entrance: Entrance, head: RequestHead) -> tuple[int, str] | None:
@@ -155,12 +158,12 @@ def _mapping_steps(mapping: CoreMapping, target: Target) -> Iterator[str]:
 def _placed(
     entrance: Entrance,
     placement: Placement,
-    cookie: bytes | None,
+    head: RequestHead,
     known: Known,
     steps: list[str],
 ) -> Explanation:
     """What the balancer says: first how things stand, then its choice, then what came of it."""
-    balancer, target = placement.mapping.balancer, placement.target
+    balancer, target, cookie = placement.mapping.balancer, placement.target, head.block.cookie
     # Apache knows takeovers as rewrite rules alone (C12).
     takeovers = {} if entrance.apache else known.takeovers.get(balancer.name, {})
     steps += session_steps(balancer, target.text, cookie, takeovers)
@@ -169,11 +172,23 @@ def _placed(
         remarks = known.remarks.get(member, Remarks())
         steps.append(member_step(balancer, member, known.now, remarks, taken))
     before = [member for member in balancer.members if member.in_error(known.now)]
+    if balancer.sessions.moves:
+        placement.look_for_move(head, "", known.salt)
+        if read_session(head, known.salt, activesync=target.activesync)[2]:
+            steps.append(
+                "some sessions are moved by the operator: whether this one is can't be told without"
+                " a webmail's own cookie"
+            )
     chosen = placement.choose(known.now)
     if any(member.error_since is None for member in before):
         steps.append("every member that could serve is in error: all of them are tried at once")
     elected = candidates(balancer, placement.choice, known.now)
     steps += choice_steps(balancer, placement.choice, elected, takeovers)
+    if not chosen:
+        wait = placement.wait_timeout()
+        steps.append(
+            f"answered with 503{f' once wait_timeout ({wait:g} s) is over' if wait else ''}"
+        )
     line = placement.cookie_line(known.second, tls=entrance.tls)
     steps.append(cookie_step(balancer, cookie, placement, line))
     status = None if chosen else unavailable(apache=entrance.apache).status

@@ -227,9 +227,6 @@ def choice_steps(
         )
     if elected:
         yield _election(balancer, elected)
-    if choice.member is None:
-        wait = balancer.settings.wait_timeout
-        yield f"answered with 503{f' once wait_timeout ({wait:g} s) is over' if wait else ''}"
 
 
 def _why_elected(balancer: Balancer) -> str:

@@ -11,10 +11,13 @@ from proxy.control.commands import CommandError, DrainUntil, Question
 from proxy.control.explaining import explain, explain_file
 from proxy.control.operations import Operations
 from proxy.control.scoreboard import MemberCounters
+from proxy.control.session_answers import Ordered
 from proxy.control.standing import Standing
 from proxy.control.verdicts import Verdicts
 from proxy.control.worker import Worker
 from proxy.core.health import Verdict
+from proxy.core.moves import Move
+from proxy.core.sessions import cookie_hash
 from proxy.core.settings import OperatorStatus, Settings
 from proxy.core.takeover import Said
 from tests.control.clusters import settings
@@ -122,6 +125,23 @@ def test_nothing_changes(desk: Desk) -> None:
     assert told[0] == told[1] == told[2]
     assert all_there_is() == before
     assert not desk.cluster.happenings.take()
+
+
+def test_a_session_that_is_moved(desk: Desk) -> None:
+    """A session that the operator moves goes there, if its own cookie tells which it is."""
+    salt, cookie = b"salt", f"{COOKIE}; ZARAFA_WEBAPP=abc"
+    move = Move("server3", "server2", time.monotonic() + 60)
+    moves = (Ordered("mail", cookie_hash(salt, cookie.encode()), move),)
+    told = explain(desk.cluster, Question("/", cookie=cookie), moves, salt)
+    assert [each["route"] for each in told["members"]] == ["server3"]
+    assert (told["session"], told["reason"]) == ("moved", "moved by the operator")
+    assert "the operator moves the session to server3" in told["steps"]
+    told = explain(desk.cluster, Question("/", cookie=COOKIE), moves, salt)
+    assert [each["route"] for each in told["members"]] == ["server2"]
+    assert "whether this one is can't be told" in " ".join(told["steps"])
+    told = explain(desk.cluster, Question("/", cookie=f"{cookie}d"), moves, salt)
+    assert [each["route"] for each in told["members"]] == ["server2"]
+    assert "by the operator" not in " ".join(told["steps"])
 
 
 def test_workers_do_the_same() -> None:

@@ -392,6 +392,12 @@ def test_waiting() -> None:
     assert found[-2] == "answered with 503 once wait_timeout (5 s) is over"
 
 
+def test_no_failover_waits_for_nobody() -> None:
+    """Who goes to no other member gets 503 at once."""
+    cluster = balancer({}, {"status": "disabled"}, wait_timeout="5s", no_failover=True)
+    assert steps(cluster, session("server2"))[-2] == "answered with 503"
+
+
 def test_all_in_error() -> None:
     """That all members are tried at once is told as what it is (F7)."""
     cluster = balancer({}, {}, **COOKIE)
