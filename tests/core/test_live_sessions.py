@@ -108,9 +108,9 @@ def test_room_for_as_many_as_there_may_be() -> None:
 
 def test_no_pause() -> None:
     """A request goes through one part of the table at most, with a hundred thousand that end."""
-    made = table(*((session, NOW) for session in range(100_000)))
+    made = table(*((session, NOW) for session in range(125_000)))
     made_room = 0
-    for session in range(100_000, 110_000):
+    for session in range(125_000, 135_000):
         before = [len(part) for part in made._parts]
         made.note(session, NOW + HOUR, SERVER1, NEW)
         changed = [
