@@ -294,8 +294,17 @@ def parameter_route(target: bytes, name: bytes, separator: bytes | None) -> byte
 
 
 def route_in(value: bytes, separator: bytes | None) -> bytes | None:
-    """What follows the first separator; without one the whole value is the route."""
-    return (value if separator is None else value.partition(separator)[2]) or None
+    """What follows the first separator; without one the whole value is the route.
+
+    What stands behind an @ in front of the separator tells of a session that is away.
+    """
+    if separator is None or separator not in value:
+        return None if separator else value or None
+    at = value.index(separator)
+    if at + len(separator) == len(value):
+        return None
+    away = value.find(b"@", 0, at)
+    return value[at + len(separator) :] if away < 0 else value[away:]
 
 
 def _places(text: bytes, part: bytes) -> list[int]:

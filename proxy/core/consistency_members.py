@@ -110,11 +110,23 @@ def failback_mistakes(_: Raw, balancer: Raw) -> Iterator[Mistake]:
         yield failback.mistake(
             f"found {failback.value} without session_cookie, which is where a session's home stands"
         )
-    elif balancer.at("sticky_separator").value in (False, "off"):
+    elif not _parts(balancer.at("sticky_separator")):
         yield failback.mistake(
-            f"found {failback.value} with sticky_separator: off; a session's home stands before"
-            " the separator"
+            f"found {failback.value} with sticky_separator: {_written(balancer)}; a session's home"
+            " stands before the separator, which then is neither a letter, a digit, @ nor %"
         )
+
+
+def _parts(separator: Raw) -> bool:
+    """Whether a separator can't be mistaken for a part of what stands before it."""
+    if separator.value is False:
+        return False
+    return not separator.text or not (separator.text.isalnum() or separator.text in "@%")
+
+
+def _written(balancer: Raw) -> str:
+    value = balancer.at("sticky_separator").value
+    return "off" if value is False else str(value)
 
 
 def hook_mistakes(root: Raw) -> Iterator[Mistake]:
