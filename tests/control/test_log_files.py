@@ -695,7 +695,9 @@ def test_close_waits_for_the_reader(make_sink: MakeSink, pipe: Pipe, told: Told)
     data = bytearray()
 
     def read() -> None:
-        while data.count(b"\n") < count and select.select([pipe.reader], [], [], 10)[0]:
+        poll = select.poll()
+        poll.register(pipe.reader, select.POLLIN)
+        while data.count(b"\n") < count and poll.poll(10_000):
             data.extend(os.read(pipe.reader, 65536))
 
     reader = threading.Thread(target=read)

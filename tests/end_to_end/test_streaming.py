@@ -318,7 +318,9 @@ def test_answer_before_the_body(site: Site, trust: ssl.SSLContext) -> None:
         trust.wrap_socket(raw, server_hostname=NAME) as client,
     ):
         client.sendall(request("/", f"Content-Length: {8 * MIB}", method="POST") + bytes(MIB))
-        until(lambda: select.select([client], [], [], 0)[0], "the answer comes")
+        poll = select.poll()
+        poll.register(client, select.POLLIN)
+        until(lambda: poll.poll(0), "the answer comes")
         # A client like this one reads only when it has sent everything.
         client.sendall(bytes(2 * MIB))
         data = b""
