@@ -4,6 +4,7 @@ The second part of ``consistency``, with the same rule: never raise, and say not
 another check reports. Each finder takes the tree's root and a balancer, or a hook.
 """
 
+import string
 from collections.abc import Callable, Iterator
 
 from proxy.core.errors import Mistake
@@ -101,6 +102,10 @@ def _checked(balancer: Raw) -> bool:
     )
 
 
+# What a session's home, its time and its signature are told apart by, or consist of.
+_IN_TOKENS = ("@", "~", *string.digits)
+
+
 def failback_mistakes(_: Raw, balancer: Raw) -> Iterator[Mistake]:
     """A session's home is written in our own cookie, before the separator."""
     failback = balancer.at("failback")
@@ -114,6 +119,12 @@ def failback_mistakes(_: Raw, balancer: Raw) -> Iterator[Mistake]:
         yield failback.mistake(
             f"found {failback.value} with sticky_separator: off; a session's home stands before"
             " the separator"
+        )
+    elif balancer.at("sticky_separator").value in _IN_TOKENS:
+        separator = balancer.at("sticky_separator")
+        yield separator.mistake(
+            f"found {shown(separator.text)} with failback: {failback.value}, where it stands in"
+            " what the cookie says of a session's home; . will do"
         )
 
 
