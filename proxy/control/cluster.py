@@ -33,6 +33,8 @@ class Cluster:
         self.board = Scoreboard(len(self.members), workers)
         # exchanges of workers that have ended
         self._ended = 0.0
+        # since when workers know of each session that is seen, monotonic: theirs end with them
+        self.counted_since = time.monotonic()
         self._configure_takeovers()
         self.publish()
 
@@ -114,6 +116,7 @@ class Cluster:
         self.board.clear(worker)
 
     def _keep_counts(self, worker: int) -> None:
+        self.counted_since = time.monotonic()
         self._ended += self.board.worker(worker).exchanges
         for index, view in enumerate(self.members):
             view.ended = view.ended.plus(

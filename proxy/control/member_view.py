@@ -34,7 +34,7 @@ class Drain:
 
     def empty_at(self, now: float) -> float | None:
         """When it will be empty, at the pace so far; since 1970, None if that can't be told."""
-        if self.left == 0:
+        if self.done:
             return now
         if self.sessions is None or self.left is None:
             return None

@@ -174,7 +174,9 @@ class Members:
         self._counted_at = self._loop.time()
         counts = await self._others.sessions()
         self._verdicts.sessions = counts.sessions
-        if not self._stopped and self._drains.look(*counts):
+        if not self._stopped and self._drains.look(
+            counts.sessions, counts.last_seen, complete=counts.complete
+        ):
             self.changed()
         self._announce()
 

@@ -33,6 +33,8 @@ class Arena:
         self.told: list[Happening] = []
         self.folder = folder
         self.cluster = Cluster(made, 1)
+        # by now everybody who lives was seen
+        self.cluster.counted_since -= 3600
         self.members = Members(
             self.cluster,
             asyncio.get_running_loop(),

@@ -28,6 +28,8 @@ class Desk:
 
     def __init__(self, *members: dict[str, Any]) -> None:
         self.cluster = Cluster(settings(*members), 1)
+        # by now everybody who lives was seen
+        self.cluster.counted_since -= HOUR
         self.operations = Operations(self.cluster, Verdicts(self.cluster))
         self.drains = Drains(self.cluster)
 
@@ -62,10 +64,11 @@ class Desk:
         """So many exchanges are under way on a member."""
         self.cluster.board.set_counters(0, number - 1, MemberCounters(busy=count))
 
-    def look(self, sessions: int) -> bool:
+    def look(self, sessions: int, *, complete: bool = True) -> bool:
         """So many sessions of server2 are alive, the last one seen now."""
-        name = ("mail", "server2")
-        return self.drains.look({name: sessions}, {name: time.monotonic()})
+        name, seen = ("mail", "server2"), time.monotonic()
+        last_seen = {name: seen} if sessions else {}
+        return self.drains.look({name: sessions}, last_seen, complete=complete)
 
 
 @pytest.fixture
@@ -246,6 +249,47 @@ def test_drain_until_empty(desk: Make) -> None:
     said = made.member(2).said
     assert said is not None
     assert (said.by, said.why) == ("root", "drained until it was empty")
+    assert made.events == [(Event.DRAINED, "server2")]
+
+
+def test_sessions_that_nobody_has_seen_yet(desk: Make) -> None:
+    """After a start, or once a worker has ended, a member isn't empty before a lifetime is over.
+
+    Its sessions are known by their cookies alone until they come again.
+    """
+    made = desk()
+    made.operations.drain(made.member(2), DrainUntil(empty=True), ROOT)
+    made.cluster.counted_since = time.monotonic() - HOUR + 60
+    assert not made.look(sessions=0)
+    drain = made.member(2).drain
+    assert drain is not None
+    now = time.time()
+    assert drain.empty_at(now) == pytest.approx(now + 60, abs=5)
+    made.cluster.counted_since -= 60
+    made.cluster.worker_ended(0)
+    assert not made.look(sessions=0)
+    made.cluster.counted_since -= HOUR
+    assert not made.look(sessions=0, complete=False)
+    assert made.operator(2) is OperatorStatus.DRAIN
+    assert made.look(sessions=0)
+    assert made.operator(2) is OperatorStatus.DISABLED
+    assert made.events == [(Event.DRAINED, "server2")]
+
+
+def test_deadline_of_a_drain_that_is_done(desk: Make) -> None:
+    """A session that turns up behind the end of a drain moves at its deadline as any other."""
+    made = desk()
+    made.operations.drain(made.member(2), DrainUntil(time.time() + HOUR), ROOT)
+    made.look(sessions=0)
+    assert made.is_done(2)
+    assert len(made.drains.under_way) == 1
+    drain = made.member(2).drain
+    assert drain is not None
+    assert not made.look(sessions=1)
+    drain.until = time.time()
+    assert made.look(sessions=1)
+    assert made.operator(2) is OperatorStatus.DISABLED
+    assert made.drains.under_way == []
     assert made.events == [(Event.DRAINED, "server2")]
 
 
