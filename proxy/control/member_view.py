@@ -55,6 +55,7 @@ class MemberView:
         "ended",
         "fenced",
         "health",
+        "is_down",
         "passed_since",
         "said",
         "settings",
@@ -75,6 +76,8 @@ class MemberView:
         self.terms_said: Said | None = None
         self.fenced: Said | None = None
         self.drain: Drain | None = None
+        # whether hooks were told that it is down, and not yet that it is up again
+        self.is_down = False
         # since the last error: how often in a row each check has passed
         self.passed_since: dict[str, int] = {}
         # what workers counted that have ended

@@ -57,9 +57,19 @@ class Verdicts:
             if view.health.judge(now, alone=alone):
                 self._flipped(view, before)
                 changed = True
+            elif self._is_back_unnoticed(view):
+                self.returned(view)
+                changed = True
         for view in self._cluster.members:
             changed |= self._take_over(view, now)
         return changed
+
+    def _is_back_unnoticed(self, view: MemberView) -> bool:
+        """Whether a member passes that is told to be down: a reload took its checks away."""
+        if view.health.verdict is not Verdict.PASSED:
+            return False
+        taken_over = self._cluster.takeovers[view.balancer].by_checks
+        return view.is_down or view.settings.route in taken_over
 
     # --- one check ------------------------------------------------------------------------------
 
@@ -98,6 +108,7 @@ class Verdicts:
         cluster, verdict = self._cluster, view.health.verdict
         cluster.set_verdict(view)
         happened, reason = cluster.happenings.happened, view.health.reason
+        view.is_down |= verdict in (Verdict.FAILED, Verdict.FENCED)
         if verdict is Verdict.FAILED:
             text = f"{view.title} is down: {reason}"
             happened(Event.MEMBER_DOWN, view.balancer, view.name, text, reason=reason)
@@ -117,6 +128,7 @@ class Verdicts:
 
     def returned(self, view: MemberView) -> None:
         """A member that was out is back."""
+        view.is_down = False
         text = f"{view.title} is up"
         self._cluster.happenings.happened(Event.MEMBER_UP, view.balancer, view.name, text)
         self.back(view)

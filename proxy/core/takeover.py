@@ -14,7 +14,7 @@ A chain of takeovers is followed to its end. An entry that would close a circle 
 long as it would; of several the one with the weakest origin.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -82,6 +82,11 @@ class Takeovers:
     def of(self, origin: Origin) -> dict[str, Takeover]:
         """What one origin says."""
         return dict(self._entries[origin])
+
+    @property
+    def by_checks(self) -> Collection[str]:
+        """Whose sessions are taken over since their checks fail."""
+        return self._entries[Origin.CHECKS].keys()
 
     def in_force(self) -> dict[str, Takeover]:
         """What counts: for each route the strongest word, without circles."""

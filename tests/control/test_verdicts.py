@@ -284,6 +284,26 @@ def test_an_operators_word_counts_more(make: Make) -> None:
     assert arena.heirs == {"server2": "server1"}
 
 
+@pytest.mark.parametrize("takeover", ["auto", "spread"])
+def test_checks_that_a_reload_takes_away(make: Make, takeover: str) -> None:
+    """A member that nobody checks any more is up, and has its sessions again."""
+    arena = make(takeover=takeover)
+    arena.see("+++")
+    arena.see("+-+")
+    assert len(arena.heirs) == (takeover == "auto")
+    assert arena.events[0] == (Event.MEMBER_DOWN, "server2")
+    tree = arena.cluster.settings.balancers["mail"].model_dump(mode="json", exclude_unset=True)
+    tree |= {"health_checks": [], "takeover": "spread", "hold_off": "0s"}
+    balancers = {"mail": Balancer.model_validate(tree)}
+    fresh = arena.cluster.settings.model_copy(update={"balancers": balancers})
+    arena.cluster.reload(fresh, 2).close()
+    assert arena.verdicts.tick()
+    assert arena.heirs == {}
+    failback = [(Event.FAILBACK, "server2")] if takeover == "auto" else []
+    assert arena.events == [(Event.MEMBER_UP, "server2"), *failback]
+    assert not arena.verdicts.tick()
+
+
 # --- fences --------------------------------------------------------------------------------------
 
 
