@@ -7,14 +7,14 @@ board.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from proxy.control.happening import Happenings
 from proxy.control.member_view import MemberView
 from proxy.control.prober import Probed
 from proxy.control.scoreboard import MemberCounters, Scoreboard
 from proxy.core.health import Verdict
-from proxy.core.settings import HealthCheck, OperatorStatus, Settings
+from proxy.core.settings import Event, HealthCheck, OperatorStatus, Settings
 from proxy.core.takeover import Origin, Said, Takeover, Takeovers
 
 
@@ -159,6 +159,24 @@ class Cluster:
         """Who has taken over a member's sessions, if anybody has."""
         route = view.settings.route
         return self.takeovers[view.balancer].in_force().get(route) if route else None
+
+    def tell_takeover(
+        self, balancer: str, gone: str, before: Mapping[str, str], text: str, reason: str = ""
+    ) -> None:
+        """Somebody has said something of a route's sessions: workers and hooks know what counts.
+
+        ``before``: the heirs until then. Where a stronger word stands it is for the log alone.
+        """
+        self.publish()
+        heir = self.takeovers[balancer].heirs.get(gone)
+        if heir == before.get(gone):
+            self.happenings.note(
+                f"{text}; {'nobody' if heir is None else heir} has them, as before"
+            )
+            return
+        event = Event.FAILBACK if heir is None else Event.TAKEOVER
+        details = {"heir": heir or before[gone]} | ({"reason": reason} if reason else {})
+        self.happenings.happened(event, balancer, gone, text, **details)
 
     def certificates_seen(
         self, results: Iterable[Probed]

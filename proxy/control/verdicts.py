@@ -137,14 +137,14 @@ class Verdicts:
         """A member passes: its sessions are its own again, as failback says."""
         route = view.settings.route
         takeovers = self._cluster.takeovers[view.balancer]
+        before = takeovers.heirs
         entry = takeovers.clear(route, Origin.CHECKS) if route else None
-        if entry is not None:
-            self._cluster.publish()
+        if entry is not None and route is not None:
             what = _FAILBACK[self._cluster.settings.balancers[view.balancer].failback]
             text = f"{view.title} has its sessions again; those that {entry.heir} took over {what}"
-            self._cluster.happenings.happened(
-                Event.FAILBACK, view.balancer, view.name, text, heir=entry.heir
-            )
+            if route in takeovers.heirs:
+                text = f"{view.title} passes, so its checks let nobody take over from it"
+            self._cluster.tell_takeover(view.balancer, route, before, text)
 
     def _take_over(self, view: MemberView, now: float) -> bool:
         """Somebody takes over a failed member's sessions, if one is to and can."""

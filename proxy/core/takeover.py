@@ -97,13 +97,17 @@ class Takeovers:
                     found[gone] = entry
         return found
 
+    @property
+    def heirs(self) -> dict[str, str]:
+        """The same in short: whose sessions go to whom."""
+        return {gone: entry.heir for gone, entry in self.in_force().items()}
+
     def circle(self, gone: str, heir: str) -> bool:
         """Whether an entry of the operator's would close a circle with others of theirs."""
         return _closes_circle(self._entries[Origin.OPERATOR], gone, heir)
 
     def __repr__(self) -> str:
-        told = {gone: entry.heir for gone, entry in self.in_force().items()}
-        return f"<Takeovers {told}>"
+        return f"<Takeovers {self.heirs}>"
 
 
 def _closes_circle(entries: Mapping[str, Takeover], gone: str, heir: str) -> bool:

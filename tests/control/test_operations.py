@@ -16,7 +16,7 @@ from proxy.control.scoreboard import MemberCounters
 from proxy.control.verdicts import Verdicts
 from proxy.core.health import Health
 from proxy.core.settings import Event, Fence, HealthCheck, OperatorStatus
-from proxy.core.takeover import Said
+from proxy.core.takeover import Origin, Said
 from tests.control.clusters import settings
 
 ROOT = Said("root", 1000.0, "new disk")
@@ -153,7 +153,7 @@ def test_failover_that_can_not_be(desk: Make) -> None:
     made.operations.failover(made.member(2), "server1", ROOT)
     for number, heir, words in (
         (1, "server2", "server2's own sessions are taken over, in the end by server1; clear that"),
-        (1, "server1", "server1's own sessions are taken over"),
+        (1, "server1", "mail: server1 can't take over its own sessions"),
         (1, "server7", "mail has no member server7"),
         (3, "server1", "a member without a route has no sessions"),
         (1, "http://server3", "a member without a route has no sessions"),
@@ -172,6 +172,37 @@ def test_clear_what_others_say(desk: Make) -> None:
     with pytest.raises(CommandError, match="it is failover_file that says"):
         made.operations.clear_failover(made.member(2), ROOT)
     assert made.heirs == [-1, 0, -1]
+
+
+def test_clear_what_checks_say(desk: Make) -> None:
+    """A takeover that its checks would bring about again is not to be cleared."""
+    made = desk()
+    made.cluster.takeovers["mail"].put("server2", "server1", Origin.CHECKS, ROOT)
+    made.operations.failover(made.member(2), "server3", ROOT)
+    made.operations.clear_failover(made.member(2), ROOT)
+    with pytest.raises(CommandError, match="its checks fail; once they pass it has its sessions"):
+        made.operations.clear_failover(made.member(2), ROOT)
+    assert made.heirs == [-1, 0, -1]
+
+
+def test_only_what_counts_is_told(desk: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Hooks hear of sessions that go elsewhere, and not of words that change nothing."""
+    caplog.set_level(logging.INFO, "balanceme")
+    made = desk()
+    for _ in range(2):
+        made.operations.failover(made.member(2), "server1", ROOT)
+    assert made.events == [(Event.TAKEOVER, "server2")]
+    made.operations.set_failover_file("mail", {"server2": "server3"})
+    assert made.events == []
+    assert caplog.messages[-1] == (
+        "mail: server2: server3 takes over its sessions, as failover_file says;"
+        " server1 has them, as before"
+    )
+    made.operations.clear_failover(made.member(2), ROOT)
+    [told] = made.cluster.happenings.take()
+    assert (told.event, told.details["heir"]) == (Event.TAKEOVER, "server3")
+    made.operations.set_failover_file("mail", {})
+    assert made.events == [(Event.FAILBACK, "server2")]
 
 
 def test_failover_file(desk: Make) -> None:

@@ -284,6 +284,18 @@ def test_an_operators_word_counts_more(make: Make) -> None:
     assert arena.heirs == {"server2": "server1"}
 
 
+def test_back_while_the_operator_says_otherwise(make: Make) -> None:
+    """A member that is up again hasn't its sessions again where the operator gave them away."""
+    arena = make(takeover="auto", hold_off=0)
+    arena.see("+++")
+    arena.see("+-+")
+    arena.cluster.takeovers["mail"].put("server2", "server3", Origin.OPERATOR, ROOT)
+    assert [each for each, _ in arena.events] == [Event.MEMBER_DOWN, Event.TAKEOVER]
+    arena.see("+++")
+    assert arena.heirs == {"server2": "server3"}
+    assert arena.events == [(Event.MEMBER_UP, "server2")]
+
+
 @pytest.mark.parametrize("takeover", ["auto", "spread"])
 def test_checks_that_a_reload_takes_away(make: Make, takeover: str) -> None:
     """A member that nobody checks any more is up, and has its sessions again."""
