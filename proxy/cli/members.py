@@ -3,6 +3,7 @@
 import argparse
 import re
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -197,9 +198,22 @@ def _failover(options: argparse.Namespace) -> int:
     if options.clear is (options.heir is not None):
         return ask(options, refuse)
     if options.clear:
-        return _told(options, "failover", {}, "has its sessions again")
+        return ask(options, lambda path: _clear(path, options))
     told = f"has lost its {{sessions}} live sessions to {options.heir}"
     return _told(options, "failover", {"heir": options.heir}, told)
+
+
+def _clear(path: Path, options: argparse.Namespace) -> None:
+    """Take a takeover back, and print whose word counts now. Raises AdminError."""
+    from proxy.admin import client
+
+    for said in _say(path, options, "failover", {}):
+        for each in client.members_called(path, options.member, said["balancer"]):
+            takeover = each.get("takeover")
+            told = "has its sessions again"
+            if takeover:
+                told = f"is taken over by {takeover['heir']} now, as {takeover['by']} said"
+            print(f"{_name(each)} {told}")
 
 
 def _readmit(options: argparse.Namespace) -> int:
@@ -221,7 +235,7 @@ def _told(options: argparse.Namespace, word: str, body: dict[str, Any], text: st
 
 def _say(
     path: Path, options: argparse.Namespace, word: str, body: dict[str, Any]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     from proxy.admin import client
 
     member, balancer = _which(options)
