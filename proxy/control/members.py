@@ -202,6 +202,11 @@ class Members:
         self.handed_on = True
         return {VARIABLE: json.dumps(saved(self._cluster))}
 
+    def take_back(self) -> None:
+        """There is no new program after all: what has happened meanwhile is kept again."""
+        self.handed_on = False
+        self.save()
+
     def restore(self, environ: MutableMapping[str, str]) -> None:
         """Take up what the program before us said, or else what was saved."""
         words: list[str] | None = None

@@ -154,9 +154,9 @@ async def test_upgrade_under_way(make: Make) -> None:
         await arena.members.readmit("mail", "server1", ROOT)
     arena.members.changed()
     assert arena.saved is None
-    arena.members.handed_on = False
-    arena.members.changed()
+    arena.members.take_back()
     assert arena.saved is not None
+    await arena.members.failover("mail", "server2", "server1", ROOT)
 
 
 async def test_stop(make: Make) -> None:

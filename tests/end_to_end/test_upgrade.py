@@ -341,6 +341,16 @@ def test_new_one_is_ended(number: int, install: Programs, members: Members) -> N
     assert program.upgrade() == program.current != program.pid
 
 
+def test_that_can_not_even_be_started(install: Programs, members: Members) -> None:
+    """An interpreter that is gone is told, and afterwards members obey as before."""
+    settings = install.plain(*map(settings_of, (members("server1"), members("server2"))))
+    program = install.make(settings, "sys.executable = '/gone/python'").start()
+    with pytest.raises(AdminError, match="the new program can't be started: "):
+        program.upgrade()
+    [told] = admin.say_of_member(program.socket, "server2", "failover", {"heir": "server1"})
+    assert told["balancer"] == "cluster"
+
+
 def test_stop_meanwhile(install: Programs, members: Members) -> None:
     """Who is told to stop has nobody follow, although an upgrade is under way."""
     program = install.make(install.plain(settings_of(members("server1")))).start()
