@@ -10,6 +10,7 @@ from typing import Any
 
 from proxy.control.cluster import Cluster
 from proxy.control.member_view import Drain, MemberView
+from proxy.core.health import HandedOn, Verdict
 from proxy.core.member import Terms, terms_of
 from proxy.core.settings import Fence, OperatorStatus
 from proxy.core.takeover import Origin, Said, Takeover
@@ -19,11 +20,18 @@ _KEPT = (Origin.OPERATOR, Origin.CHECKS)
 _FORMAT = 1
 
 
-def saved(cluster: Cluster) -> dict[str, Any]:
-    """All that was said since the start and must survive, ready for JSON."""
+def saved(cluster: Cluster, *, upgrade: bool = False) -> dict[str, Any]:
+    """All that was said since the start and must survive, ready for JSON.
+
+    For an ``upgrade`` what checks have found as well.
+    """
     return {
         "format": _FORMAT,
-        "members": [entry for view in cluster.members if (entry := _member(view)) is not None],
+        "members": [
+            entry
+            for view in cluster.members
+            if (entry := _member(view, upgrade=upgrade)) is not None
+        ],
         "takeovers": [
             {"balancer": name, "route": gone, **_takeover(entry)}
             for name, takeovers in cluster.takeovers.items()
@@ -33,7 +41,7 @@ def saved(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _member(view: MemberView) -> dict[str, Any] | None:
+def _member(view: MemberView, *, upgrade: bool) -> dict[str, Any] | None:
     operator, file = view.status.operator, view.settings.status
     found: dict[str, Any] = {}
     if operator is not file or view.drain is not None:
@@ -52,6 +60,9 @@ def _member(view: MemberView) -> dict[str, Any] | None:
             "moving": drain.moving,
             "done": drain.done,
         }
+    if upgrade and view.health.checks:
+        verdict, *others = view.health.handed_on()
+        found["health"] = [verdict.value, *others, view.is_down]
     if not found:
         return None
     return {
@@ -103,6 +114,7 @@ class _Read:
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.title = f"{entry['balancer']}: {entry['route'] or entry['url']}"
+        self.health: HandedOn | None
         self.status: tuple[OperatorStatus, OperatorStatus, Said] | None = None
         self.terms: tuple[Terms, Terms, Said] | None = None
         if "status" in entry:
@@ -114,6 +126,16 @@ class _Read:
             self.terms = (_read_terms(told["file"]), _read_terms(told["terms"]), _read_said(told))
         self.fenced = _read_said(entry["fenced"]) if "fenced" in entry else None
         self.drain = _read_drain(entry["drain"]) if "drain" in entry else None
+        self.health, self.is_down = None, False
+        if "health" in entry:
+            self.health, self.is_down = _read_health(entry["health"])
+
+
+def _read_health(told: list[Any]) -> tuple[HandedOn, bool]:
+    verdict, back_at, failures, passing, is_down = told
+    times = tuple(float(each) for each in failures)
+    states = {str(title): None if each is None else bool(each) for title, each in passing.items()}
+    return HandedOn(Verdict(verdict), float(back_at), times, states), bool(is_down)
 
 
 def _read_terms(told: list[Any]) -> Terms:
@@ -160,6 +182,11 @@ def _restore_member(cluster: Cluster, view: MemberView, read: _Read) -> Iterator
             yield f"{read.title} still has the load factor and role that were said"
         else:
             yield f"{read.title} has the load factor and role of the file, which are new"
+    if read.health is not None:
+        view.health.take_up(read.health)
+        view.is_down = read.is_down
+        if view.health.verdict is not view.status.verdict:
+            cluster.set_verdict(view)
     fence = cluster.settings.balancers[view.balancer].fence
     if read.fenced is not None and fence is Fence.ON_FAILURE:
         view.health.fence()

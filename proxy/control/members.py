@@ -7,6 +7,7 @@ nothing but for workers to count their sessions.
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ class Members:
         self._counted_at = 0.0
         # whether a new program has been told all that was said, and wouldn't hear of more
         self.handed_on = False
+        self._handed: int | None = None
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -197,14 +199,23 @@ class Members:
         if self._folder is not None and not self.handed_on:
             save_state(self._folder, STATE, json.dumps(saved(self._cluster), indent=1).encode())
 
-    def for_upgrade(self) -> dict[str, str]:
-        """The same for a new program, as an entry of its environment; nothing more can be said."""
+    def for_upgrade(self) -> tuple[dict[str, str], tuple[int, ...]]:
+        """The same for a new program: an entry of its environment, and the file that it names.
+
+        In the environment itself there is no room for 200 members. Nothing more can be said.
+        """
         self.handed_on = True
-        return {VARIABLE: json.dumps(saved(self._cluster))}
+        self._handed = file = os.memfd_create("balanceme-members")
+        with open(file, "wb", closefd=False) as memory:
+            memory.write(json.dumps(saved(self._cluster, upgrade=True)).encode())
+        return {VARIABLE: str(file)}, (file,)
 
     def take_back(self) -> None:
         """There is no new program after all: what has happened meanwhile is kept again."""
         self.handed_on = False
+        if self._handed is not None:
+            os.close(self._handed)
+            self._handed = None
         self.save()
 
     def restore(self, environ: MutableMapping[str, str]) -> None:
@@ -213,7 +224,9 @@ class Members:
         handed_on = environ.pop(VARIABLE, None)
         if handed_on is not None:
             try:
-                words = self._parse(handed_on.encode())
+                with open(int(handed_on), "rb") as file:  # noqa: PTH123 - a descriptor
+                    file.seek(0)
+                    words = self._parse(file.read())
             except Exception as error:  # noqa: BLE001 - of another version, and no reason to fail
                 log.warning("what was said of members is not understood: %s", error)
         elif self._folder is not None:

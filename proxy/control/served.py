@@ -270,7 +270,8 @@ class Served:
     def for_upgrade(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """What the new program needs to serve the same: entries of its environment, and files."""
         entry, files = for_upgrade(self.holdings.sockets.values())
-        return {**entry, **self.members.for_upgrade()}, files
+        of_members, memory = self.members.for_upgrade()
+        return {**entry, **of_members}, (*files, *memory)
 
     # --- members and their checks ---------------------------------------------------------------
 

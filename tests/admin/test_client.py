@@ -82,7 +82,7 @@ def test_one_balancer_refuses(
     }
 
     async def failover(balancer: str, *_: object) -> None:
-        commands.asked.append(balancer)
+        commands.asked.append((balancer,))
         if balancer == "b":
             raise CommandError("b has no member server7")
 
@@ -91,7 +91,7 @@ def test_one_balancer_refuses(
     assert [next(told)["balancer"], next(told)["balancer"]] == ["a", "c"]
     with pytest.raises(AdminError, match=r"^b has no member server7$"):
         next(told)
-    assert commands.asked == ["a", "b", "c"]
+    assert commands.asked == [("a",), ("b",), ("c",)]
 
 
 @pytest.mark.usefixtures("supervisor")

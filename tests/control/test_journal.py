@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from proxy.control.holdings import Holdings, Logs
 from proxy.control.journal import restore, saved
 from proxy.control.member_view import Drain
 from proxy.control.members import STATE, VARIABLE
+from proxy.control.prober import Probed
 from proxy.control.served import Served
 from proxy.control.state import load_state, save_state
+from proxy.control.verdicts import Verdicts
 from proxy.core.health import Verdict
 from proxy.core.member import Terms
-from proxy.core.settings import OperatorStatus, Settings
+from proxy.core.settings import Event, OperatorStatus, Settings
 from proxy.core.takeover import Origin, Said
 from tests.control.clusters import settings
 from tests.fakes import FakeClock, FakeLoop
@@ -167,6 +170,71 @@ def test_takeovers(make: Make) -> None:
     ]
 
 
+WEB = {"type": "http", "name": "web", "passes": 1, "fails": 3}
+
+
+def see(cluster: Cluster, *results: str) -> Verdicts:
+    """Results of the check ``web``, one of each member at a time: + passed, - failed."""
+    verdicts = Verdicts(cluster)
+    for each in results:
+        verdicts.take(
+            Probed(view.key, "web", sign == "+", "", 0.0, time.monotonic())
+            for view, sign in zip(cluster.members, each, strict=True)
+        )
+    return verdicts
+
+
+def test_upgrade_goes_on_where_checks_were(make: Make) -> None:
+    """An upgrade is no start: who is down is told once, held off as before, and nobody fails anew.
+
+    A restart knows nothing of checks: what they found may be of yesterday.
+    """
+    options = {"fence": "on_failure", "hold_off": "60s", "health_checks": [WEB]}
+    free = {**options, "fence": "never"}
+    for balancer, after in ((options, Verdict.FENCED), (free, Verdict.FAILED)):
+        cluster = make({}, {}, {}, **balancer)
+        see(cluster, "++-", "+--", "+--", "+--")
+        fresh = make({}, {}, {}, **balancer)
+        restored(fresh, saved(cluster, upgrade=True))
+        states = [fresh.board.status(index).verdict for index in range(3)]
+        assert states == [Verdict.PASSED, after, Verdict.FAILED]
+        see(fresh, "---")
+        assert fresh.board.status(0).verdict is Verdict.PASSED  # one probe of three
+        assert fresh.happenings.take() == []
+        see(fresh, "--+")
+        assert fresh.board.status(2).verdict is Verdict.HELD
+        see(fresh, "--+")
+        assert fresh.board.status(0).verdict is after  # fenced as ever
+        told = [(each.event, each.member) for each in fresh.happenings.take()]
+        assert told[0] == (Event.MEMBER_DOWN, "server1")
+        assert told[-1] == (Event.MEMBER_UP, "server3")  # as nobody else can serve
+        again = make({}, {}, {}, **balancer)
+        restored(again, saved(cluster))
+        assert again.board.status(0).verdict is Verdict.UNKNOWN
+
+
+def test_upgrade_to_other_checks(make: Make) -> None:
+    """What a new configuration checks otherwise, or no more, is as it says."""
+    cluster = make({}, {}, fence="on_failure", health_checks=[WEB])
+    see(cluster, "++", "+-", "+-", "+-")
+    found = saved(cluster, upgrade=True)
+    for checks, second in (
+        ([{"type": "tcp", "required": False}], Verdict.FENCED),
+        ([{**WEB, "name": "other"}], Verdict.FENCED),
+    ):
+        fresh = make({}, {}, fence="on_failure", health_checks=checks)
+        restored(fresh, found)
+        states = [fresh.board.status(index) for index in (0, 1)]
+        assert [each.verdict for each in states] == [Verdict.PASSED, second]
+        assert states[0].back_since == 0
+    bare = make({}, {})
+    restored(bare, found)
+    verdicts = Verdicts(bare)
+    verdicts.tick()
+    assert [bare.board.status(index).verdict for index in (0, 1)] == [Verdict.PASSED] * 2
+    assert [each.event for each in bare.happenings.take()] == [Event.MEMBER_UP]
+
+
 # --- files that can't be used --------------------------------------------------------------------
 
 GOOD = {
@@ -202,6 +270,8 @@ DAMAGED = [
     journal(GOOD, {**GOOD, "terms": {"file": [1, 0, False, False], "terms": [1, 2]}}),
     journal(GOOD, {**GOOD, "terms": {"file": [1, 0, False, False], "terms": [{}, 2, 3, 4]}}),
     journal(GOOD, {**GOOD, "drain": {"until": "x", "until_empty": False}}),
+    journal(GOOD, {**GOOD, "health": ["passed", 0.0, [], {}]}),
+    journal(GOOD, {**GOOD, "health": ["well", 0.0, [], {}, False]}),
     journal(GOOD, takeovers=[{"balancer": "mail", "route": "server1"}]),
     journal(GOOD, takeovers=[{**GOOD, "heir": "server2", "origin": "nobody"}]),
 ]
@@ -270,10 +340,15 @@ def test_upgrade_from_one_that_says_it_otherwise(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a former program says that isn't understood is a warning."""
-    served(folder, {VARIABLE: "[7]"}).cluster.board.close()
-    assert caplog.messages == [
-        "what was said of members is not understood: it is of another format"
-    ]
+    file = os.memfd_create("members")
+    os.write(file, b"[7]")
+    served(folder, {VARIABLE: str(file)}).cluster.board.close()
+    served(folder, {VARIABLE: "{}"}).cluster.board.close()
+    what = "what was said of members is not understood: "
+    assert caplog.messages[0] == f"{what}it is of another format"
+    assert caplog.messages[1].startswith(what)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.close(file)
 
 
 # --- all of it together --------------------------------------------------------------------------

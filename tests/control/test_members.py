@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -149,11 +150,13 @@ async def test_reload_without_the_file(make: Make, tmp_path: Path) -> None:
 async def test_upgrade_under_way(make: Make) -> None:
     """A new program knows all that was said, and wouldn't hear of more, nor of what we save."""
     arena = make()
-    assert "BALANCEME_MEMBERS" in arena.members.for_upgrade()
+    entry, (memory,) = arena.members.for_upgrade()
+    assert entry == {"BALANCEME_MEMBERS": str(memory)}
+    assert json.loads(os.pread(memory, 10_000, 0))["takeovers"] == []
     with pytest.raises(CommandError, match="an upgrade is under way"):
         await arena.members.readmit("mail", "server1", ROOT)
     arena.members.changed()
-    assert arena.saved is None
+    assert not (arena.folder / STATE).exists()
     arena.members.take_back()
     assert arena.saved is not None
     await arena.members.failover("mail", "server2", "server1", ROOT)
