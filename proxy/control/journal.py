@@ -15,8 +15,9 @@ from proxy.core.member import Terms, terms_of
 from proxy.core.settings import Fence, OperatorStatus
 from proxy.core.takeover import Origin, Said, Takeover
 
-# What is kept of takeovers: the others are said anew at each start.
-_KEPT = (Origin.OPERATOR, Origin.CHECKS)
+# What is kept of takeovers: the configuration says its own at each start. The file's as well, lest
+# it be news, or be forgotten when the file can't be used just then.
+_KEPT = (Origin.OPERATOR, Origin.FILE, Origin.CHECKS)
 _FORMAT = 1
 
 
@@ -104,7 +105,8 @@ def restore(cluster: Cluster, found: Any) -> list[str]:
         else:
             words += _restore_member(cluster, view, read)
     for balancer, gone, entry in takeovers:
-        words.append(_restore_takeover(cluster, balancer, gone, entry))
+        if entry.origin is not Origin.FILE or _has_file(cluster, balancer):
+            words.append(_restore_takeover(cluster, balancer, gone, entry))
     cluster.publish()
     return words
 
@@ -193,6 +195,11 @@ def _restore_member(cluster: Cluster, view: MemberView, read: _Read) -> Iterator
         view.fenced = read.fenced
         cluster.set_verdict(view)
         yield f"{read.title} is still fenced"
+
+
+def _has_file(cluster: Cluster, balancer: str) -> bool:
+    settings = cluster.settings.balancers.get(balancer)
+    return settings is not None and settings.failover_file is not None
 
 
 def _restore_takeover(cluster: Cluster, balancer: str, gone: str, entry: Takeover) -> str:

@@ -25,7 +25,7 @@ from proxy.control.prober import Probed
 from proxy.control.state import load_state, save_state
 from proxy.control.verdicts import Verdicts
 from proxy.core.settings import OperatorStatus, Takeover
-from proxy.core.takeover import Said
+from proxy.core.takeover import Origin, Said
 
 log = logging.getLogger("balanceme")
 
@@ -233,6 +233,9 @@ class Members:
             words = load_state(self._folder, STATE, self._parse)
         for text in words or ():
             log.info("%s", text)
+        for balancer, takeovers in self._cluster.takeovers.items():
+            said = {gone: each.heir for gone, each in takeovers.of(Origin.FILE).items()}
+            self._failover_files.remember(balancer, said)
         self.look_at_files()
 
     def _parse(self, data: bytes) -> list[str]:

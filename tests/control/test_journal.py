@@ -151,7 +151,7 @@ def test_fences(make: Make) -> None:
 
 
 def test_takeovers(make: Make) -> None:
-    """Takeovers by command and by checks go on; the file's and the configuration's say so anew."""
+    """All takeovers go on but the configuration's, and a file's that is named no more."""
     cluster = make({}, {}, {}, {}, failover={"server4": "server1"})
     takeovers = cluster.takeovers["mail"]
     takeovers.put("server1", "server2", Origin.OPERATOR, ROOT)
@@ -163,6 +163,8 @@ def test_takeovers(make: Make) -> None:
         "mail: server2 still has server3's sessions",
     ]
     assert [fresh.board.status(index).heir for index in range(3)] == [1, -1, 1]
+    watching = make({}, {}, {}, {}, failover_file="/failover")
+    assert "mail: server4 still has server2's sessions" in restored(watching, saved(cluster))
     smaller = make({}, {})
     assert restored(smaller, saved(cluster)) == [
         "mail: server2 still has server1's sessions",

@@ -147,6 +147,28 @@ async def test_reload_without_the_file(make: Make, tmp_path: Path) -> None:
     assert arena.cluster.board.status(1).heir == -1
 
 
+async def test_a_file_is_no_news_twice(make: Make, tmp_path: Path) -> None:
+    """After a restart a failover_file says what it said before, and nobody is told again.
+
+    One that can't be used just then changes nothing, as at any other time; one that is gone does.
+    """
+    file = tmp_path / "failover"
+    for text, heir, events in (
+        ("server2: server1\n", 0, [Event.TAKEOVER]),
+        ("server2: server1\n", 0, []),
+        ("server2: nobody\n", 0, []),
+        ("server2: server3\n", 2, [Event.TAKEOVER]),
+        (None, -1, [Event.FAILBACK]),
+    ):
+        file.unlink() if text is None else file.write_text(text)
+        arena = make(failover_file=str(file))
+        arena.members.restore({})
+        assert arena.cluster.board.status(1).heir == heir
+        assert arena.events == events
+        arena.members.configure()
+        assert arena.cluster.board.status(1).heir == heir
+
+
 async def test_upgrade_under_way(make: Make) -> None:
     """A new program knows all that was said, and wouldn't hear of more, nor of what we save."""
     arena = make()
