@@ -204,6 +204,8 @@ class Served:
         self.generation += 1
         warn_of_room(holdings.settings)
         self._name_entries()
+        # Before anybody is waited for: a file is read by settings that the members are of.
+        self.members.configure()
         self._configure_probing()
         self.probing.use_logs()
         self.workers.resize(count, holdings.settings.graceful_timeout)
@@ -217,7 +219,6 @@ class Served:
             await asyncio.wait(waiting, timeout=PREPARATION)
         former_board.close()
         former.close_but(holdings)
-        self.members.configure()
         log.info("generation %d of the settings is in force", self.generation)
 
     def _send_plan(self, worker: WorkerHandle) -> None:

@@ -384,3 +384,29 @@ async def test_reload_saves_what_is_over(folder: Path) -> None:
     again = served(folder)
     assert operators(again.cluster) == [ENABLED, DISABLED]
     again.cluster.board.close()
+
+
+async def test_reload_knows_files_before_it_waits(folder: Path) -> None:
+    """While workers swap, a file is read by the new settings: its old members may be gone.
+
+    Of an heir that is gone no place on the board can be written.
+    """
+    file = folder / "failover"
+    file.write_text("server2: server1\n")
+    first, second = holdings(folder, {}, {}, {}), holdings(folder, {}, {})
+    first.settings = with_balancer(first.settings, failover_file=str(file))
+    second.settings = with_balancer(second.settings, failover_file=str(file))
+    heirs: list[float] = []
+
+    def changed() -> None:
+        file.write_text("server2: server3\n")
+        for _ in range(2):
+            made.members.look_at_files()
+        heirs.append(made.cluster.board.status(1).heir)
+
+    made = Served(asyncio.get_running_loop(), first, lambda: None, {})
+    made._changed = changed
+    await made._put_in_force(second)
+    assert heirs == [0]
+    made.cluster.board.close()
+    second.logs.close()
