@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from proxy.control.cluster import Cluster
-from proxy.control.member_view import MemberView
+from proxy.control.member_view import Key, MemberView
 from proxy.control.prober import Probed
 from proxy.core.health import Verdict
 from proxy.core.sessions import MemberName
@@ -38,24 +38,26 @@ class Verdicts:
     def take(self, results: Iterable[Probed]) -> bool:
         """Results have come; whether workers have to know."""
         views = {view.key: view for view in self._cluster.members}
-        changed = False
+        changed = flipped = False
         for result in results:
             view = views.get(result.key)
             if view is not None:
-                self._count(view, result)
+                flipped |= self._count(view, result)
                 changed |= self._recover(view, result)
-        return self.tick() or changed
+        # Nearly all say what those before them said: what the time brings is for the next tick.
+        return (flipped and self.tick()) or changed
 
     def tick(self) -> bool:
         """Verdicts and takeovers as of now; whether workers have to know."""
         now = time.monotonic()
         changed = False
+        serving = self._serving(now)
         for view in self._cluster.members:
-            others = [each for each in self._cluster.of(view.balancer) if each is not view]
-            alone = not any(each.usable(now) for each in others)
             before = view.health.verdict
+            alone = serving[view.balancer] <= {view.key}
             if view.health.judge(now, alone=alone):
                 self._flipped(view, before)
+                serving = self._serving(now)
                 changed = True
             elif self._is_back_unnoticed(view):
                 self.returned(view)
@@ -63,6 +65,16 @@ class Verdicts:
         for view in self._cluster.members:
             changed |= self._take_over(view, now)
         return changed
+
+    def _serving(self, now: float) -> dict[str, set[Key]]:
+        """Of each balancer, the members who can serve anybody's sessions."""
+        cluster = self._cluster
+        found: dict[str, set[Key]] = {name: set() for name in cluster.takeovers}
+        gone = {name: takeovers.heirs for name, takeovers in cluster.takeovers.items()}
+        for view in cluster.members:
+            if view.settings.route not in gone[view.balancer] and view.usable(now):
+                found[view.balancer].add(view.key)
+        return found
 
     def _is_back_unnoticed(self, view: MemberView) -> bool:
         """Whether a member passes that is told to be down: a reload took its checks away."""
@@ -73,14 +85,16 @@ class Verdicts:
 
     # --- one check ------------------------------------------------------------------------------
 
-    def _count(self, view: MemberView, result: Probed) -> None:
+    def _count(self, view: MemberView, result: Probed) -> bool:
+        """Count a result; whether it flipped its check."""
         check = view.health.checks.get(result.title)
         if check is None or not view.health.observe(result.title, result.passed, result.text):
-            return
+            return False
         advisory = "" if check.settings.required else " (advisory)"
         word = "passes" if result.passed else "fails"
         text = f"{view.title}: check {result.title}{advisory} {word}: {result.text}"
         self._cluster.happenings.note(text, bad=not result.passed)
+        return True
 
     def _recover(self, view: MemberView, result: Probed) -> bool:
         """Checks that pass since traffic failed end the error before its retry time (H5)."""

@@ -176,6 +176,16 @@ def test_nobody_is_held_off_alone(make: Make) -> None:
     assert arena.verdict[1:2] == [Verdict.HELD]
 
 
+def test_nobody_waits_for_one_who_is_taken_over(make: Make) -> None:
+    """Who has left its sessions to a member that is held off can't serve in its place."""
+    arena = make({}, {})
+    arena.see("++")
+    arena.see("-+")
+    arena.cluster.takeovers["mail"].put("server2", "server1", Origin.OPERATOR, ROOT)
+    arena.see("++")
+    assert arena.verdict == [Verdict.PASSED] * 2
+
+
 def test_results_of_nobody(make: Make) -> None:
     """Results of members and checks that a reload has taken away are passed over."""
     arena = make()
