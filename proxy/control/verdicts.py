@@ -122,14 +122,18 @@ class Verdicts:
         cluster, verdict = self._cluster, view.health.verdict
         cluster.set_verdict(view)
         happened, reason = cluster.happenings.happened, view.health.reason
+        was_down = view.is_down
         view.is_down |= verdict in (Verdict.FAILED, Verdict.FENCED)
-        if verdict is Verdict.FAILED:
+        if verdict is Verdict.FAILED and was_down:
+            cluster.happenings.note(f"{view.title} is still down: {reason}", bad=True)
+        elif verdict is Verdict.FAILED:
             text = f"{view.title} is down: {reason}"
             happened(Event.MEMBER_DOWN, view.balancer, view.name, text, reason=reason)
         elif verdict is Verdict.FENCED:
             view.fenced = Said(CHECKS, time.time(), reason)
             text = f"{view.title} is down, and fenced until it is readmitted: {reason}"
-            happened(Event.MEMBER_DOWN, view.balancer, view.name, text, reason=reason)
+            if not was_down:
+                happened(Event.MEMBER_DOWN, view.balancer, view.name, text, reason=reason)
             happened(Event.FENCED, view.balancer, view.name, text, reason=reason)
         elif verdict is Verdict.HELD:
             wait = max(view.health.back_at - time.monotonic(), 0.0)

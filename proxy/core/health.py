@@ -8,7 +8,7 @@ passes when all of its required checks do. One that failed comes back by these s
 | UNKNOWN | FAILED | PASSED |
 | PASSED | FAILED; FENCED if fence is on_failure | PASSED |
 | FAILED | FAILED | HELD for the time of its penalty, then PASSED |
-| HELD | FAILED | PASSED once the time is over, or if nobody else can be used |
+| HELD | as PASSED | PASSED once the time is over, or if nobody else can be used |
 | FENCED | FENCED | FENCED; PASSED once it is readmitted |
 
 The penalty is ``hold_off``, doubled with each failure of the last hour, so that a member that flaps
@@ -181,7 +181,7 @@ class Health:
     def readmit(self) -> bool:
         """The operator takes it back: no fence, no penalty; whether there was one.
 
-        With checks that fail it stays out until they pass, and then is back at once.
+        With checks that fail it stays out until they pass, and then for ``hold_off``.
         """
         if self.verdict not in (Verdict.FENCED, Verdict.HELD, Verdict.FAILED):
             return False

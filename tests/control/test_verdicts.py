@@ -165,6 +165,17 @@ def test_back_after_hold_off(make: Make, clock: FakeClock) -> None:
     assert arena.events == [(Event.MEMBER_DOWN, "server2"), (Event.MEMBER_UP, "server2")]
 
 
+@pytest.mark.parametrize("fence", ["never", "on_failure"])
+def test_down_is_told_once(make: Make, fence: str) -> None:
+    """A member that fails while it is held off wasn't up, so that nobody hears twice of its end."""
+    arena = make(fence=fence)
+    arena.see("++-")
+    arena.see("..+")
+    arena.see("..-")
+    fenced = [(Event.FENCED, "server3")] if fence == "on_failure" else []
+    assert arena.events == [(Event.MEMBER_DOWN, "server3"), *fenced]
+
+
 def test_nobody_is_held_off_alone(make: Make) -> None:
     """The first one that is back after all were down serves at once."""
     arena = make()
