@@ -199,8 +199,19 @@ def _failover(options: argparse.Namespace) -> int:
         return ask(options, refuse)
     if options.clear:
         return ask(options, lambda path: _clear(path, options))
-    told = f"has lost its {{sessions}} live sessions to {options.heir}"
-    return _told(options, "failover", {"heir": options.heir}, told)
+    return ask(options, lambda path: _give(path, options))
+
+
+def _give(path: Path, options: argparse.Namespace) -> None:
+    """Say who has taken over, and print when that one can't serve anybody. Raises AdminError."""
+    from proxy.admin import client
+
+    for said in _say(path, options, "failover", {"heir": options.heir}):
+        print(f"{_name(said)} has lost its {said['sessions']} live sessions to {options.heir}")
+        for heir in client.members_called(path, options.heir, said["balancer"]):
+            keeps_out = [word for word in heir["status"].split(", ") if word not in ("ok", "drain")]
+            if keeps_out:
+                print(f"{_name(heir)} can't serve them now: it is {', '.join(keeps_out)}")
 
 
 def _clear(path: Path, options: argparse.Namespace) -> None:
