@@ -33,6 +33,8 @@ log = logging.getLogger("balanceme")
 # that matters: for a drain, or to know who has the fewest.
 LOOK = 0.3
 COUNT = 2.0
+# How often it is tried again to save what could not be saved, in seconds.
+RETRY = 60.0
 # What was said of members and must survive, in the state folder.
 STATE = "members.json"
 # The same for the new program of an upgrade, in its environment.
@@ -71,6 +73,8 @@ class Members:
         self._stopped = False
         self._counting: asyncio.Task[None] | None = None
         self._counted_at = 0.0
+        # when what could not be saved is tried again; None if all is saved
+        self._save_at: float | None = None
         # whether a new program has been told all that was said, and wouldn't hear of more
         self.handed_on = False
         self._handed: int | None = None
@@ -158,6 +162,8 @@ class Members:
         self.look_at_files()
         if self._verdicts.tick():
             self.changed()
+        if self._save_at is not None and self._loop.time() >= self._save_at:
+            self.save()
         if self._loop.time() - self._counted_at >= COUNT and self._counts_matter:
             self._count_now()
 
@@ -197,7 +203,9 @@ class Members:
     def save(self) -> None:
         """Keep what was said of members, also once the file has overruled it."""
         if self._folder is not None and not self.handed_on:
-            save_state(self._folder, STATE, json.dumps(saved(self._cluster), indent=1).encode())
+            data = json.dumps(saved(self._cluster), indent=1).encode()
+            is_saved = save_state(self._folder, STATE, data)
+            self._save_at = None if is_saved else self._loop.time() + RETRY
 
     def for_upgrade(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """The same for a new program: an entry of its environment, and the file that it names.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy.control import members as module
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError, DrainUntil
 from proxy.control.hooks import Happening
@@ -182,6 +183,20 @@ async def test_upgrade_under_way(make: Make) -> None:
     arena.members.take_back()
     assert arena.saved is not None
     await arena.members.failover("mail", "server2", "server1", ROOT)
+
+
+async def test_what_could_not_be_saved(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the disk has room again it is saved, though nothing changes any more."""
+    arena = make()
+    monkeypatch.setattr(module, "save_state", lambda *_: False)
+    await arena.members.failover("mail", "server2", "server1", ROOT)
+    monkeypatch.undo()
+    arena.members._look()
+    assert not (arena.folder / STATE).exists()
+    arena.members._save_at = 0
+    arena.members._look()
+    assert len(arena.saved["takeovers"]) == 1
+    assert arena.members._save_at is None
 
 
 async def test_stop(make: Make) -> None:
