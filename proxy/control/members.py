@@ -195,6 +195,8 @@ class Members:
         self._announce()
 
     def _announce(self) -> None:
+        if self.handed_on:
+            return  # a new program finds it as well, and tells, unless it is dropped
         for happening in self._cluster.happenings.take():
             self._others.announce(happening)
 
@@ -225,6 +227,7 @@ class Members:
             os.close(self._handed)
             self._handed = None
         self.save()
+        self._announce()
 
     def restore(self, environ: MutableMapping[str, str]) -> None:
         """Take up what the program before us said, or else what was saved."""

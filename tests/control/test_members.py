@@ -172,7 +172,7 @@ async def test_a_file_is_no_news_twice(make: Make, tmp_path: Path) -> None:
 
 async def test_upgrade_under_way(make: Make) -> None:
     """A new program knows all that was said, and wouldn't hear of more, nor of what we save."""
-    arena = make()
+    arena = make(health_checks=[{"type": "tcp", "passes": 1, "fails": 1}])
     entry, (memory,) = arena.members.for_upgrade()
     assert entry == {"BALANCEME_MEMBERS": str(memory)}
     assert json.loads(os.pread(memory, 10_000, 0))["takeovers"] == []
@@ -180,7 +180,10 @@ async def test_upgrade_under_way(make: Make) -> None:
         await arena.members.readmit("mail", "server1", ROOT)
     arena.members.changed()
     assert not (arena.folder / STATE).exists()
+    arena.see(1, passed=False)
+    assert arena.events == []  # the new program sees it as well
     arena.members.take_back()
+    assert arena.events == [Event.MEMBER_DOWN]
     assert arena.saved is not None
     await arena.members.failover("mail", "server2", "server1", ROOT)
 
