@@ -63,7 +63,9 @@ def _member(view: MemberView, *, upgrade: bool) -> dict[str, Any] | None:
         }
     if upgrade and view.health.checks:
         verdict, *others = view.health.handed_on()
-        found["health"] = [verdict.value, *others, view.is_down]
+        found["health"] = [verdict.value, *others]
+    if view.is_down:
+        found["is_down"] = True
     if not found:
         return None
     return {
@@ -116,7 +118,6 @@ class _Read:
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.title = f"{entry['balancer']}: {entry['route'] or entry['url']}"
-        self.health: HandedOn | None
         self.status: tuple[OperatorStatus, OperatorStatus, Said] | None = None
         self.terms: tuple[Terms, Terms, Said] | None = None
         if "status" in entry:
@@ -128,16 +129,15 @@ class _Read:
             self.terms = (_read_terms(told["file"]), _read_terms(told["terms"]), _read_said(told))
         self.fenced = _read_said(entry["fenced"]) if "fenced" in entry else None
         self.drain = _read_drain(entry["drain"]) if "drain" in entry else None
-        self.health, self.is_down = None, False
-        if "health" in entry:
-            self.health, self.is_down = _read_health(entry["health"])
+        self.is_down = bool(entry.get("is_down"))
+        self.health = _read_health(entry["health"]) if "health" in entry else None
 
 
-def _read_health(told: list[Any]) -> tuple[HandedOn, bool]:
-    verdict, back_at, failures, passing, is_down = told
+def _read_health(told: list[Any]) -> HandedOn:
+    verdict, back_at, failures, passing = told
     times = tuple(float(each) for each in failures)
     states = {str(title): None if each is None else bool(each) for title, each in passing.items()}
-    return HandedOn(Verdict(verdict), float(back_at), times, states), bool(is_down)
+    return HandedOn(Verdict(verdict), float(back_at), times, states)
 
 
 def _read_terms(told: list[Any]) -> Terms:
@@ -184,9 +184,9 @@ def _restore_member(cluster: Cluster, view: MemberView, read: _Read) -> Iterator
             yield f"{read.title} still has the load factor and role that were said"
         else:
             yield f"{read.title} has the load factor and role of the file, which are new"
+    view.is_down = read.is_down
     if read.health is not None:
         view.health.take_up(read.health)
-        view.is_down = read.is_down
         if view.health.verdict is not view.status.verdict:
             cluster.set_verdict(view)
     fence = cluster.settings.balancers[view.balancer].fence

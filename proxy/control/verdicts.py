@@ -138,7 +138,7 @@ class Verdicts:
         elif verdict is Verdict.HELD:
             wait = max(view.health.back_at - time.monotonic(), 0.0)
             cluster.happenings.note(f"{view.title} passes; held off for {wait:.0f} s more")
-        elif before is Verdict.UNKNOWN:
+        elif before is Verdict.UNKNOWN and not was_down:
             cluster.happenings.note(f"{view.title} passes its checks")
             self.back(view)
         else:

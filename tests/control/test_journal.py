@@ -215,6 +215,20 @@ def test_upgrade_goes_on_where_checks_were(make: Make) -> None:
         assert again.board.status(0).verdict is Verdict.UNKNOWN
 
 
+def test_restart_while_a_member_is_down(make: Make) -> None:
+    """Hooks that heard that it is down hear when it is up, and of nothing twice."""
+    cluster = make({}, {}, health_checks=[WEB])
+    see(cluster, "+-")
+    fresh = make({}, {}, health_checks=[WEB])
+    restored(fresh, saved(cluster))
+    see(fresh, "+-", "+-")
+    assert [each.event for each in fresh.happenings.take()] == []
+    fresh = make({}, {}, health_checks=[WEB])
+    restored(fresh, saved(cluster))
+    see(fresh, "++")
+    assert [each.event for each in fresh.happenings.take()] == [Event.MEMBER_UP]
+
+
 def test_upgrade_to_other_checks(make: Make) -> None:
     """What a new configuration checks otherwise, or no more, is as it says."""
     cluster = make({}, {}, fence="on_failure", health_checks=[WEB])
@@ -272,8 +286,8 @@ DAMAGED = [
     journal(GOOD, {**GOOD, "terms": {"file": [1, 0, False, False], "terms": [1, 2]}}),
     journal(GOOD, {**GOOD, "terms": {"file": [1, 0, False, False], "terms": [{}, 2, 3, 4]}}),
     journal(GOOD, {**GOOD, "drain": {"until": "x", "until_empty": False}}),
-    journal(GOOD, {**GOOD, "health": ["passed", 0.0, [], {}]}),
-    journal(GOOD, {**GOOD, "health": ["well", 0.0, [], {}, False]}),
+    journal(GOOD, {**GOOD, "health": ["passed", 0.0, []]}),
+    journal(GOOD, {**GOOD, "health": ["well", 0.0, [], {}]}),
     journal(GOOD, takeovers=[{"balancer": "mail", "route": "server1"}]),
     journal(GOOD, takeovers=[{**GOOD, "heir": "server2", "origin": "nobody"}]),
 ]
