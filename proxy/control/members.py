@@ -240,7 +240,8 @@ class Members:
                     words = self._parse(file.read())
             except Exception as error:  # noqa: BLE001 - of another version, and no reason to fail
                 log.warning("what was said of members is not understood: %s", error)
-        elif self._folder is not None:
+                handed_on = None
+        if handed_on is None and self._folder is not None:
             words = load_state(self._folder, STATE, self._parse)
         for text in words or ():
             log.info("%s", text)

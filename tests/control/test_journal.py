@@ -365,6 +365,10 @@ def test_upgrade_from_one_that_says_it_otherwise(
     assert caplog.messages[1].startswith(what)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.close(file)
+    save_state(folder, STATE, journal(GOOD))
+    made = served(folder, {VARIABLE: "{}"})
+    assert operators(made.cluster) == [DISABLED, ENABLED]  # as was saved, at least
+    made.cluster.board.close()
 
 
 # --- all of it together --------------------------------------------------------------------------
