@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Seconds. A reload may wait for its workers, an upgrade for a whole start.
 QUICK = 10.0
 PATIENT = 120.0
+# Verdicts that readmission changes.
+_KEPT_OUT = ("fenced", "held off", "check failed")
 
 
 class AdminError(Exception):
@@ -75,18 +77,31 @@ def explain(path: Path, question: "Question") -> dict[str, Any]:
 
 def say_of_member(
     path: Path, member: str, word: str, body: dict[str, Any], balancer: str | None = None
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Say something of a member, named by route or url, in all balancers that have it.
 
-    ``word`` and ``body`` are those of the API. Its entry in the status of each such balancer, as it
-    was before, with the balancer's name under ``balancer``. Raises AdminError, also for a member
-    that nobody has.
+    ``word`` and ``body`` are those of the API. Once each such balancer has obeyed, it gives the
+    member's entry in the status, as it was before, with the balancer's name under ``balancer``.
+    Raises AdminError, also for a member that nobody has; what one balancer refuses is raised when
+    all were told.
     """
     meant = members_called(path, member, balancer)
+    if word == "readmit":
+        # Whatever is not kept out needs no word, and would refuse it.
+        meant = [each for each in meant if each.get("verdict") in _KEPT_OUT] or meant
+    refused = []
     for name in dict.fromkeys(each["balancer"] for each in meant):
         place = f"balancers/{quote(name, safe='')}/members/{quote(member, safe='')}/{word}"
-        _call(path, "POST", place, body)
-    return meant
+        try:
+            _call(path, "POST", place, body)
+        except NoAnswerError:
+            raise
+        except AdminError as error:
+            refused.append(str(error))
+        else:
+            yield from (each for each in meant if each["balancer"] == name)
+    if refused:
+        raise AdminError("\n".join(refused))
 
 
 def members_called(path: Path, member: str, balancer: str | None = None) -> list[dict[str, Any]]:

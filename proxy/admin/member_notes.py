@@ -83,7 +83,10 @@ def _block(member: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def clock(seconds: float) -> str:
     """The local time, with its date unless it is today's."""
-    then = datetime.fromtimestamp(seconds).astimezone()
+    try:
+        then = datetime.fromtimestamp(seconds).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return "a time that no clock shows"
     today = then.date() == datetime.now().astimezone().date()
     return then.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 

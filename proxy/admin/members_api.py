@@ -20,6 +20,8 @@ from proxy.core.takeover import Said
 Command = Callable[[str, str, Said, dict[str, Any]], Awaitable[None]]
 
 LONGEST_REASON = 200
+# The year 2100: no clock shows times that are beyond what it counts.
+LATEST = 4102444800
 
 
 def add_routes(router: web.UrlDispatcher, commands: Commands) -> None:
@@ -74,6 +76,8 @@ class _Members:
 
     async def drain(self, balancer: str, member: str, said: Said, found: dict[str, Any]) -> None:
         """``{"deadline": seconds since 1970, "until_empty": true}``, both may be left out."""
+        if not 0 <= found.get("deadline", 0) < LATEST:
+            raise RequestError("deadline must be in seconds since 1970, and before 2100")
         until = DrainUntil(found.get("deadline"), found.get("until_empty", False))
         await self._commands.members.drain(balancer, member, until, said)
 

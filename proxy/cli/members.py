@@ -3,6 +3,7 @@
 import argparse
 import re
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -197,9 +198,33 @@ def _failover(options: argparse.Namespace) -> int:
     if options.clear is (options.heir is not None):
         return ask(options, refuse)
     if options.clear:
-        return _told(options, "failover", {}, "has its sessions again")
-    told = f"has lost its {{sessions}} live sessions to {options.heir}"
-    return _told(options, "failover", {"heir": options.heir}, told)
+        return ask(options, lambda path: _clear(path, options))
+    return ask(options, lambda path: _give(path, options))
+
+
+def _give(path: Path, options: argparse.Namespace) -> None:
+    """Say who has taken over, and print when that one can't serve anybody. Raises AdminError."""
+    from proxy.admin import client
+
+    for said in _say(path, options, "failover", {"heir": options.heir}):
+        print(f"{_name(said)} has lost its {said['sessions']} live sessions to {options.heir}")
+        for heir in client.members_called(path, options.heir, said["balancer"]):
+            keeps_out = [word for word in heir["status"].split(", ") if word not in ("ok", "drain")]
+            if keeps_out:
+                print(f"{_name(heir)} can't serve them now: it is {', '.join(keeps_out)}")
+
+
+def _clear(path: Path, options: argparse.Namespace) -> None:
+    """Take a takeover back, and print whose word counts now. Raises AdminError."""
+    from proxy.admin import client
+
+    for said in _say(path, options, "failover", {}):
+        for each in client.members_called(path, options.member, said["balancer"]):
+            takeover = each.get("takeover")
+            told = "has its sessions again"
+            if takeover:
+                told = f"is taken over by {takeover['heir']} now, as {takeover['by']} said"
+            print(f"{_name(each)} {told}")
 
 
 def _readmit(options: argparse.Namespace) -> int:
@@ -221,7 +246,7 @@ def _told(options: argparse.Namespace, word: str, body: dict[str, Any], text: st
 
 def _say(
     path: Path, options: argparse.Namespace, word: str, body: dict[str, Any]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     from proxy.admin import client
 
     member, balancer = _which(options)

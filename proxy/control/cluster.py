@@ -7,14 +7,14 @@ board.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from proxy.control.happening import Happenings
 from proxy.control.member_view import MemberView
 from proxy.control.prober import Probed
 from proxy.control.scoreboard import MemberCounters, Scoreboard
 from proxy.core.health import Verdict
-from proxy.core.settings import HealthCheck, OperatorStatus, Settings
+from proxy.core.settings import Event, HealthCheck, OperatorStatus, Settings
 from proxy.core.takeover import Origin, Said, Takeover, Takeovers
 
 
@@ -33,6 +33,8 @@ class Cluster:
         self.board = Scoreboard(len(self.members), workers)
         # exchanges of workers that have ended
         self._ended = 0.0
+        # since when workers know of each session that is seen, monotonic: theirs end with them
+        self.counted_since = time.monotonic()
         self._configure_takeovers()
         self.publish()
 
@@ -114,6 +116,7 @@ class Cluster:
         self.board.clear(worker)
 
     def _keep_counts(self, worker: int) -> None:
+        self.counted_since = time.monotonic()
         self._ended += self.board.worker(worker).exchanges
         for index, view in enumerate(self.members):
             view.ended = view.ended.plus(
@@ -156,6 +159,24 @@ class Cluster:
         """Who has taken over a member's sessions, if anybody has."""
         route = view.settings.route
         return self.takeovers[view.balancer].in_force().get(route) if route else None
+
+    def tell_takeover(
+        self, balancer: str, gone: str, before: Mapping[str, str], text: str, reason: str = ""
+    ) -> None:
+        """Somebody has said something of a route's sessions: workers and hooks know what counts.
+
+        ``before``: the heirs until then. Where a stronger word stands it is for the log alone.
+        """
+        self.publish()
+        heir = self.takeovers[balancer].heirs.get(gone)
+        if heir == before.get(gone):
+            self.happenings.note(
+                f"{text}; {'nobody' if heir is None else heir} has them, as before"
+            )
+            return
+        event = Event.FAILBACK if heir is None else Event.TAKEOVER
+        details = {"heir": heir or before[gone]} | ({"reason": reason} if reason else {})
+        self.happenings.happened(event, balancer, gone, text, **details)
 
     def certificates_seen(
         self, results: Iterable[Probed]

@@ -25,16 +25,21 @@ class Drains:
 
     @property
     def under_way(self) -> list[tuple[MemberView, Drain]]:
-        """Those that aren't done."""
+        """Those that aren't done, or whose deadline is yet to come."""
         found = [(view, view.drain) for view in self._cluster.members if view.drain is not None]
-        return [(view, drain) for view, drain in found if not drain.done]
+        return [(view, drain) for view, drain in found if not drain.done or _is_due(drain)]
 
     def look(
-        self, sessions: Mapping[MemberName, int], last_seen: Mapping[MemberName, float]
+        self,
+        sessions: Mapping[MemberName, int],
+        last_seen: Mapping[MemberName, float],
+        *,
+        complete: bool = True,
     ) -> bool:
         """How many sessions are left as just counted; whether workers have to know anything.
 
-        ``last_seen``: when the last of a member's sessions was, in monotonic seconds.
+        ``last_seen``: when the last of a member's sessions was, in monotonic seconds. What is not
+        ``complete`` says of no member that it is empty.
         """
         changed = False
         for view, drain in self.under_way:
@@ -42,22 +47,24 @@ class Drains:
             drain.left = sessions.get(name, 0)
             if drain.sessions is None:
                 drain.sessions = drain.left
-            seen = last_seen.get(name)
-            if seen is not None:
-                drain.last_over = seen + self._lifetime(view) + time.time() - time.monotonic()
-            changed |= self._step(view, drain)
+            # Sessions may live that nobody has seen since the workers began to count.
+            seen = max(last_seen.get(name, 0.0), self._cluster.counted_since)
+            over = seen + self._lifetime(view) - time.monotonic()
+            drain.last_over = time.time() + over
+            is_empty = complete and not drain.left and over <= 0
+            changed |= self._step(view, drain, is_empty=is_empty)
         return changed
 
     def _lifetime(self, view: MemberView) -> float:
         return live_for(self._cluster.settings.balancers[view.balancer])
 
-    def _step(self, view: MemberView, drain: Drain) -> bool:
+    def _step(self, view: MemberView, drain: Drain, *, is_empty: bool) -> bool:
         busy = self._cluster.counters(self._cluster.members.index(view)).busy
         late = drain.until is not None and time.time() >= drain.until
         if not drain.moving and late:
             self._move(view, drain)
             return True
-        if busy or (drain.left and not drain.moving):
+        if drain.done or busy or not (is_empty or drain.moving):
             return False
         disable = drain.until_empty and not drain.moving
         if disable:
@@ -84,3 +91,8 @@ class Drains:
 
     def __repr__(self) -> str:
         return f"<Drains {[view.name for view, _ in self.under_way]}>"
+
+
+def _is_due(drain: Drain) -> bool:
+    """Whether its deadline moves sessions yet: also one that nobody knew of may turn up."""
+    return drain.until is not None and not drain.moving and not drain.until_empty

@@ -10,20 +10,29 @@ from typing import Any
 
 from proxy.control.cluster import Cluster
 from proxy.control.member_view import Drain, MemberView
+from proxy.core.health import HandedOn, Verdict
 from proxy.core.member import Terms, terms_of
 from proxy.core.settings import Fence, OperatorStatus
 from proxy.core.takeover import Origin, Said, Takeover
 
-# What is kept of takeovers: the others are said anew at each start.
-_KEPT = (Origin.OPERATOR, Origin.CHECKS)
+# What is kept of takeovers: the configuration says its own at each start. The file's as well, lest
+# it be news, or be forgotten when the file can't be used just then.
+_KEPT = (Origin.OPERATOR, Origin.FILE, Origin.CHECKS)
 _FORMAT = 1
 
 
-def saved(cluster: Cluster) -> dict[str, Any]:
-    """All that was said since the start and must survive, ready for JSON."""
+def saved(cluster: Cluster, *, upgrade: bool = False) -> dict[str, Any]:
+    """All that was said since the start and must survive, ready for JSON.
+
+    For an ``upgrade`` what checks have found as well.
+    """
     return {
         "format": _FORMAT,
-        "members": [entry for view in cluster.members if (entry := _member(view)) is not None],
+        "members": [
+            entry
+            for view in cluster.members
+            if (entry := _member(view, upgrade=upgrade)) is not None
+        ],
         "takeovers": [
             {"balancer": name, "route": gone, **_takeover(entry)}
             for name, takeovers in cluster.takeovers.items()
@@ -33,7 +42,7 @@ def saved(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _member(view: MemberView) -> dict[str, Any] | None:
+def _member(view: MemberView, *, upgrade: bool) -> dict[str, Any] | None:
     operator, file = view.status.operator, view.settings.status
     found: dict[str, Any] = {}
     if operator is not file or view.drain is not None:
@@ -52,6 +61,11 @@ def _member(view: MemberView) -> dict[str, Any] | None:
             "moving": drain.moving,
             "done": drain.done,
         }
+    if upgrade and view.health.checks:
+        verdict, *others = view.health.handed_on()
+        found["health"] = [verdict.value, *others]
+    if view.is_down:
+        found["is_down"] = True
     if not found:
         return None
     return {
@@ -93,7 +107,8 @@ def restore(cluster: Cluster, found: Any) -> list[str]:
         else:
             words += _restore_member(cluster, view, read)
     for balancer, gone, entry in takeovers:
-        words.append(_restore_takeover(cluster, balancer, gone, entry))
+        if entry.origin is not Origin.FILE or _has_file(cluster, balancer):
+            words.append(_restore_takeover(cluster, balancer, gone, entry))
     cluster.publish()
     return words
 
@@ -114,6 +129,15 @@ class _Read:
             self.terms = (_read_terms(told["file"]), _read_terms(told["terms"]), _read_said(told))
         self.fenced = _read_said(entry["fenced"]) if "fenced" in entry else None
         self.drain = _read_drain(entry["drain"]) if "drain" in entry else None
+        self.is_down = bool(entry.get("is_down"))
+        self.health = _read_health(entry["health"]) if "health" in entry else None
+
+
+def _read_health(told: list[Any]) -> HandedOn:
+    verdict, back_at, failures, passing = told
+    times = tuple(float(each) for each in failures)
+    states = {str(title): None if each is None else bool(each) for title, each in passing.items()}
+    return HandedOn(Verdict(verdict), float(back_at), times, states)
 
 
 def _read_terms(told: list[Any]) -> Terms:
@@ -160,12 +184,22 @@ def _restore_member(cluster: Cluster, view: MemberView, read: _Read) -> Iterator
             yield f"{read.title} still has the load factor and role that were said"
         else:
             yield f"{read.title} has the load factor and role of the file, which are new"
+    view.is_down = read.is_down
+    if read.health is not None:
+        view.health.take_up(read.health)
+        if view.health.verdict is not view.status.verdict:
+            cluster.set_verdict(view)
     fence = cluster.settings.balancers[view.balancer].fence
     if read.fenced is not None and fence is Fence.ON_FAILURE:
         view.health.fence()
         view.fenced = read.fenced
         cluster.set_verdict(view)
         yield f"{read.title} is still fenced"
+
+
+def _has_file(cluster: Cluster, balancer: str) -> bool:
+    settings = cluster.settings.balancers.get(balancer)
+    return settings is not None and settings.failover_file is not None
 
 
 def _restore_takeover(cluster: Cluster, balancer: str, gone: str, entry: Takeover) -> str:

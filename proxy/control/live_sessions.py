@@ -42,10 +42,14 @@ MOST_LISTED = 1000
 
 
 class Counts(NamedTuple):
-    """Live sessions, and when the last of them was seen (monotonic), of each member with any."""
+    """Live sessions, and when the last of them was seen (monotonic), of each member with any.
+
+    ``complete`` if all workers that there are to be have told theirs.
+    """
 
     sessions: Mapping[MemberName, int]
     last_seen: Mapping[MemberName, float]
+    complete: bool = True
 
 
 class Known(NamedTuple):
@@ -125,9 +129,10 @@ class LiveSessions:
             log.warning("sessions are counted without %d workers", len(waiting) - len(answers))
         return answers
 
-    async def _parts(self) -> AsyncIterator[tuple[str, dict[int, tuple[float, str]]]]:
+    async def _parts(
+        self, answers: list[Answer]
+    ) -> AsyncIterator[tuple[str, dict[int, tuple[float, str]]]]:
         """All live sessions, a part at a time: when and where each was seen last."""
-        answers = await self._ask(None)
         try:
             for balancer in self._cluster.settings.balancers:
                 readers = [_pieces(each, balancer) for each in answers if balancer in each.told]
@@ -146,18 +151,19 @@ class LiveSessions:
         """
         sessions: Counter[MemberName] = Counter()
         last_seen: dict[MemberName, float] = {}
-        async for balancer, part in self._parts():
+        answers = await self._ask(None)
+        async for balancer, part in self._parts(answers):
             for last, member in part.values():
                 sessions[balancer, member] += 1
                 if last > last_seen.get((balancer, member), 0.0):
                     last_seen[balancer, member] = last
-        return Counts(sessions, last_seen)
+        return Counts(sessions, last_seen, len(answers) >= self._cluster.board.workers)
 
     async def listed(self, balancer: str | None, member: str | None, limit: int) -> dict[str, Any]:
         """The sessions seen last, and how many there are; raises CommandError."""
         names = {(each.balancer, each.name) for each in self._meant(balancer, member)}
         total, found = 0, list[_Listed]()
-        async for name, part in self._parts():
+        async for name, part in self._parts(await self._ask(None)):
             # A member that is gone may have sessions that have not moved yet.
             meant = [
                 (last, name, where, key)

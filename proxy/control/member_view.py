@@ -34,7 +34,7 @@ class Drain:
 
     def empty_at(self, now: float) -> float | None:
         """When it will be empty, at the pace so far; since 1970, None if that can't be told."""
-        if self.left == 0:
+        if self.done:
             return now
         if self.sessions is None or self.left is None:
             return None
@@ -55,6 +55,7 @@ class MemberView:
         "ended",
         "fenced",
         "health",
+        "is_down",
         "passed_since",
         "said",
         "settings",
@@ -75,6 +76,8 @@ class MemberView:
         self.terms_said: Said | None = None
         self.fenced: Said | None = None
         self.drain: Drain | None = None
+        # whether hooks were told that it is down, and not yet that it is up again
+        self.is_down = False
         # since the last error: how often in a row each check has passed
         self.passed_since: dict[str, int] = {}
         # what workers counted that have ended

@@ -7,6 +7,7 @@ nothing but for workers to count their sessions.
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from proxy.control.prober import Probed
 from proxy.control.state import load_state, save_state
 from proxy.control.verdicts import Verdicts
 from proxy.core.settings import OperatorStatus, Takeover
-from proxy.core.takeover import Said
+from proxy.core.takeover import Origin, Said
 
 log = logging.getLogger("balanceme")
 
@@ -32,6 +33,8 @@ log = logging.getLogger("balanceme")
 # that matters: for a drain, or to know who has the fewest.
 LOOK = 0.3
 COUNT = 2.0
+# How often it is tried again to save what could not be saved, in seconds.
+RETRY = 60.0
 # What was said of members and must survive, in the state folder.
 STATE = "members.json"
 # The same for the new program of an upgrade, in its environment.
@@ -70,8 +73,11 @@ class Members:
         self._stopped = False
         self._counting: asyncio.Task[None] | None = None
         self._counted_at = 0.0
+        # when what could not be saved is tried again; None if all is saved
+        self._save_at: float | None = None
         # whether a new program has been told all that was said, and wouldn't hear of more
         self.handed_on = False
+        self._handed: int | None = None
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -156,6 +162,8 @@ class Members:
         self.look_at_files()
         if self._verdicts.tick():
             self.changed()
+        if self._save_at is not None and self._loop.time() >= self._save_at:
+            self.save()
         if self._loop.time() - self._counted_at >= COUNT and self._counts_matter:
             self._count_now()
 
@@ -174,7 +182,9 @@ class Members:
         self._counted_at = self._loop.time()
         counts = await self._others.sessions()
         self._verdicts.sessions = counts.sessions
-        if not self._stopped and self._drains.look(*counts):
+        if not self._stopped and self._drains.look(
+            counts.sessions, counts.last_seen, complete=counts.complete
+        ):
             self.changed()
         self._announce()
 
@@ -185,6 +195,8 @@ class Members:
         self._announce()
 
     def _announce(self) -> None:
+        if self.handed_on:
+            return  # a new program finds it as well, and tells, unless it is dropped
         for happening in self._cluster.happenings.take():
             self._others.announce(happening)
 
@@ -193,12 +205,29 @@ class Members:
     def save(self) -> None:
         """Keep what was said of members, also once the file has overruled it."""
         if self._folder is not None and not self.handed_on:
-            save_state(self._folder, STATE, json.dumps(saved(self._cluster), indent=1).encode())
+            data = json.dumps(saved(self._cluster), indent=1).encode()
+            is_saved = save_state(self._folder, STATE, data)
+            self._save_at = None if is_saved else self._loop.time() + RETRY
 
-    def for_upgrade(self) -> dict[str, str]:
-        """The same for a new program, as an entry of its environment; nothing more can be said."""
+    def for_upgrade(self) -> tuple[dict[str, str], tuple[int, ...]]:
+        """The same for a new program: an entry of its environment, and the file that it names.
+
+        In the environment itself there is no room for 200 members. Nothing more can be said.
+        """
         self.handed_on = True
-        return {VARIABLE: json.dumps(saved(self._cluster))}
+        self._handed = file = os.memfd_create("balanceme-members")
+        with open(file, "wb", closefd=False) as memory:
+            memory.write(json.dumps(saved(self._cluster, upgrade=True)).encode())
+        return {VARIABLE: str(file)}, (file,)
+
+    def take_back(self) -> None:
+        """There is no new program after all: what has happened meanwhile is kept again."""
+        self.handed_on = False
+        if self._handed is not None:
+            os.close(self._handed)
+            self._handed = None
+        self.save()
+        self._announce()
 
     def restore(self, environ: MutableMapping[str, str]) -> None:
         """Take up what the program before us said, or else what was saved."""
@@ -206,13 +235,19 @@ class Members:
         handed_on = environ.pop(VARIABLE, None)
         if handed_on is not None:
             try:
-                words = self._parse(handed_on.encode())
+                with open(int(handed_on), "rb") as file:  # noqa: PTH123 - a descriptor
+                    file.seek(0)
+                    words = self._parse(file.read())
             except Exception as error:  # noqa: BLE001 - of another version, and no reason to fail
                 log.warning("what was said of members is not understood: %s", error)
-        elif self._folder is not None:
+                handed_on = None
+        if handed_on is None and self._folder is not None:
             words = load_state(self._folder, STATE, self._parse)
         for text in words or ():
             log.info("%s", text)
+        for balancer, takeovers in self._cluster.takeovers.items():
+            said = {gone: each.heir for gone, each in takeovers.of(Origin.FILE).items()}
+            self._failover_files.remember(balancer, said)
         self.look_at_files()
 
     def _parse(self, data: bytes) -> list[str]:

@@ -70,48 +70,46 @@ class Operations:
         if gone is None or taker.settings.route is None:
             raise CommandError("a member without a route has no sessions that could be taken over")
         takeovers = self._cluster.takeovers[view.balancer]
+        if taker is view:
+            raise CommandError(f"{view.title} can't take over its own sessions")
         if takeovers.circle(gone, taker.settings.route):
             raise CommandError(
                 f"{taker.name}'s own sessions are taken over, in the end by {view.name};"
                 f" clear that first: balanceme failover --clear {taker.name}"
             )
+        before = takeovers.heirs
         takeovers.put(gone, taker.settings.route, Origin.OPERATOR, said)
-        self._cluster.publish()
         text = f"{view.title}: {taker.name} takes over its sessions, as {said.by} said"
-        self._cluster.happenings.happened(
-            Event.TAKEOVER, view.balancer, view.name, text, heir=taker.name, reason=said.why
-        )
+        self._cluster.tell_takeover(view.balancer, gone, before, text, reason=said.why)
 
     def clear_failover(self, view: MemberView, said: Said) -> None:
         """A member's sessions are its own again; raises CommandError if it isn't ours to say."""
         takeovers, route = self._cluster.takeovers[view.balancer], view.settings.route or ""
-        entry = takeovers.clear(route, Origin.OPERATOR) or takeovers.clear(route, Origin.CHECKS)
-        left = takeovers.in_force().get(route)
+        before = takeovers.heirs
+        entry = takeovers.clear(route, Origin.OPERATOR)
         if entry is None:
+            left = takeovers.in_force().get(route)
             if left is not None:
                 raise CommandError(f"{view.title}: {_still(left.origin)}")
             return  # as it should be
-        self._cluster.publish()
         text = f"{view.title}: {entry.heir} takes its sessions over no more, as {said.by} said"
-        self._cluster.happenings.happened(
-            Event.FAILBACK, view.balancer, view.name, text, heir=entry.heir, reason=said.why
-        )
+        self._cluster.tell_takeover(view.balancer, route, before, text, reason=said.why)
 
     def set_failover_file(self, balancer: str, heirs: Mapping[str, str]) -> None:
         """What a cluster manager wrote is in force."""
         takeovers = self._cluster.takeovers[balancer]
         former = {gone: entry.heir for gone, entry in takeovers.of(Origin.FILE).items()}
+        before = takeovers.heirs
         takeovers.replace(Origin.FILE, heirs, Said("failover_file", time.time()))
-        self._cluster.publish()
-        happened = self._cluster.happenings.happened
+        tell = self._cluster.tell_takeover
         for gone, heir in heirs.items():
             if former.get(gone) != heir:
                 text = f"{balancer}: {gone}: {heir} takes over its sessions, as failover_file says"
-                happened(Event.TAKEOVER, balancer, gone, text, heir=heir)
+                tell(balancer, gone, before, text)
         for gone, heir in former.items():
             if gone not in heirs:
                 text = f"{balancer}: {gone}: {heir} takes its sessions over no more (failover_file)"
-                happened(Event.FAILBACK, balancer, gone, text, heir=heir)
+                tell(balancer, gone, before, text)
 
     # --- fencing --------------------------------------------------------------------------------
 
@@ -139,5 +137,7 @@ class Operations:
 
 
 def _still(origin: Origin) -> str:
+    if origin is Origin.CHECKS:
+        return "its checks fail; once they pass it has its sessions again"
     where = "failover in the configuration" if origin is Origin.CONFIGURATION else origin.value
     return f"it is {where} that says who has taken over its sessions; change that"

@@ -205,6 +205,8 @@ class Served:
         self.generation += 1
         warn_of_room(holdings.settings)
         self._name_entries()
+        # Before anybody is waited for: a file is read by settings that the members are of.
+        self.members.configure()
         self._configure_probing()
         self.probing.use_logs()
         self.workers.resize(count, holdings.settings.graceful_timeout)
@@ -218,7 +220,6 @@ class Served:
             await asyncio.wait(waiting, timeout=PREPARATION)
         former_board.close()
         former.close_but(holdings)
-        self.members.configure()
         log.info("generation %d of the settings is in force", self.generation)
 
     def _send_plan(self, worker: WorkerHandle) -> None:
@@ -271,7 +272,8 @@ class Served:
     def for_upgrade(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """What the new program needs to serve the same: entries of its environment, and files."""
         entry, files = for_upgrade(self.holdings.sockets.values())
-        return {**entry, **self.members.for_upgrade()}, files
+        of_members, memory = self.members.for_upgrade()
+        return {**entry, **of_members}, (*files, *memory)
 
     def explain(self, question: Question) -> dict[str, Any]:
         """Why a request goes to its member; raises CommandError."""

@@ -5,6 +5,7 @@ name and put in its place. Only the supervisor writes here; a worker that was br
 neither forge what the next start believes nor name a process that root is to signal.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -205,8 +206,12 @@ def load_state(folder: Path, name: str, parse: Callable[[bytes], T]) -> T | None
     """What was saved, read by ``parse``; None if nothing was, or nothing that can be used.
 
     A file that ``parse`` raises for is set aside under the name ``NAME.damaged`` with a warning.
+    What killed processes left half written is removed.
     """
     path = folder / name
+    for left in folder.glob(f".{name}.[0-9]*"):
+        with contextlib.suppress(OSError):
+            left.unlink()
     try:
         return parse(_checked(path.read_bytes()))
     except FileNotFoundError:

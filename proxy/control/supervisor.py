@@ -292,13 +292,13 @@ class Supervisor:
             raise UpgradeError("another upgrade is under way")
         entry, files = self._served.for_upgrade()
         lines = [] if self._predecessor is None else self._predecessor.lines
-        self._successor = Successor({**self._environ, **entry}, files, lines)
-        log.info("upgrade: process %d starts", self._successor.pid)
         try:
+            self._successor = Successor({**self._environ, **entry}, files, lines)
+            log.info("upgrade: process %d starts", self._successor.pid)
             await self._successor.ready()
         except UpgradeError:
             self._successor = None
-            self.members.handed_on = False
+            self.members.take_back()
             await self._take_back()
             raise
         return self._successor

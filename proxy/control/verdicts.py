@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from proxy.control.cluster import Cluster
-from proxy.control.member_view import MemberView
+from proxy.control.member_view import Key, MemberView
 from proxy.control.prober import Probed
 from proxy.core.health import Verdict
 from proxy.core.sessions import MemberName
@@ -38,39 +38,63 @@ class Verdicts:
     def take(self, results: Iterable[Probed]) -> bool:
         """Results have come; whether workers have to know."""
         views = {view.key: view for view in self._cluster.members}
-        changed = False
+        changed = flipped = False
         for result in results:
             view = views.get(result.key)
             if view is not None:
-                self._count(view, result)
+                flipped |= self._count(view, result)
                 changed |= self._recover(view, result)
-        return self.tick() or changed
+        # Nearly all say what those before them said: what the time brings is for the next tick.
+        return (flipped and self.tick()) or changed
 
     def tick(self) -> bool:
         """Verdicts and takeovers as of now; whether workers have to know."""
         now = time.monotonic()
         changed = False
+        serving = self._serving(now)
         for view in self._cluster.members:
-            others = [each for each in self._cluster.of(view.balancer) if each is not view]
-            alone = not any(each.usable(now) for each in others)
             before = view.health.verdict
+            alone = serving[view.balancer] <= {view.key}
             if view.health.judge(now, alone=alone):
                 self._flipped(view, before)
+                serving = self._serving(now)
+                changed = True
+            elif self._is_back_unnoticed(view):
+                self.returned(view)
                 changed = True
         for view in self._cluster.members:
             changed |= self._take_over(view, now)
         return changed
 
+    def _serving(self, now: float) -> dict[str, set[Key]]:
+        """Of each balancer, the members who can serve anybody's sessions."""
+        cluster = self._cluster
+        found: dict[str, set[Key]] = {name: set() for name in cluster.takeovers}
+        gone = {name: takeovers.heirs for name, takeovers in cluster.takeovers.items()}
+        for view in cluster.members:
+            if view.settings.route not in gone[view.balancer] and view.usable(now):
+                found[view.balancer].add(view.key)
+        return found
+
+    def _is_back_unnoticed(self, view: MemberView) -> bool:
+        """Whether a member passes that is told to be down: a reload took its checks away."""
+        if view.health.verdict is not Verdict.PASSED:
+            return False
+        taken_over = self._cluster.takeovers[view.balancer].by_checks
+        return view.is_down or view.settings.route in taken_over
+
     # --- one check ------------------------------------------------------------------------------
 
-    def _count(self, view: MemberView, result: Probed) -> None:
+    def _count(self, view: MemberView, result: Probed) -> bool:
+        """Count a result; whether it flipped its check."""
         check = view.health.checks.get(result.title)
         if check is None or not view.health.observe(result.title, result.passed, result.text):
-            return
+            return False
         advisory = "" if check.settings.required else " (advisory)"
         word = "passes" if result.passed else "fails"
         text = f"{view.title}: check {result.title}{advisory} {word}: {result.text}"
         self._cluster.happenings.note(text, bad=not result.passed)
+        return True
 
     def _recover(self, view: MemberView, result: Probed) -> bool:
         """Checks that pass since traffic failed end the error before its retry time (H5)."""
@@ -98,18 +122,23 @@ class Verdicts:
         cluster, verdict = self._cluster, view.health.verdict
         cluster.set_verdict(view)
         happened, reason = cluster.happenings.happened, view.health.reason
-        if verdict is Verdict.FAILED:
+        was_down = view.is_down
+        view.is_down |= verdict in (Verdict.FAILED, Verdict.FENCED)
+        if verdict is Verdict.FAILED and was_down:
+            cluster.happenings.note(f"{view.title} is still down: {reason}", bad=True)
+        elif verdict is Verdict.FAILED:
             text = f"{view.title} is down: {reason}"
             happened(Event.MEMBER_DOWN, view.balancer, view.name, text, reason=reason)
         elif verdict is Verdict.FENCED:
             view.fenced = Said(CHECKS, time.time(), reason)
             text = f"{view.title} is down, and fenced until it is readmitted: {reason}"
-            happened(Event.MEMBER_DOWN, view.balancer, view.name, text, reason=reason)
+            if not was_down:
+                happened(Event.MEMBER_DOWN, view.balancer, view.name, text, reason=reason)
             happened(Event.FENCED, view.balancer, view.name, text, reason=reason)
         elif verdict is Verdict.HELD:
             wait = max(view.health.back_at - time.monotonic(), 0.0)
             cluster.happenings.note(f"{view.title} passes; held off for {wait:.0f} s more")
-        elif before is Verdict.UNKNOWN:
+        elif before is Verdict.UNKNOWN and not was_down:
             cluster.happenings.note(f"{view.title} passes its checks")
             self.back(view)
         else:
@@ -117,6 +146,7 @@ class Verdicts:
 
     def returned(self, view: MemberView) -> None:
         """A member that was out is back."""
+        view.is_down = False
         text = f"{view.title} is up"
         self._cluster.happenings.happened(Event.MEMBER_UP, view.balancer, view.name, text)
         self.back(view)
@@ -125,14 +155,14 @@ class Verdicts:
         """A member passes: its sessions are its own again, as failback says."""
         route = view.settings.route
         takeovers = self._cluster.takeovers[view.balancer]
+        before = takeovers.heirs
         entry = takeovers.clear(route, Origin.CHECKS) if route else None
-        if entry is not None:
-            self._cluster.publish()
+        if entry is not None and route is not None:
             what = _FAILBACK[self._cluster.settings.balancers[view.balancer].failback]
             text = f"{view.title} has its sessions again; those that {entry.heir} took over {what}"
-            self._cluster.happenings.happened(
-                Event.FAILBACK, view.balancer, view.name, text, heir=entry.heir
-            )
+            if route in takeovers.heirs:
+                text = f"{view.title} passes, so its checks let nobody take over from it"
+            self._cluster.tell_takeover(view.balancer, route, before, text)
 
     def _take_over(self, view: MemberView, now: float) -> bool:
         """Somebody takes over a failed member's sessions, if one is to and can."""

@@ -188,22 +188,22 @@ class Balancer:
 
     def _decide_away(self, away: Away, now: float, tried: Collection[Member]) -> Choice:
         """A session that was taken over: it goes home once it may, or stays where it is."""
+        members = self._by_route.get(away.home) if self.homes.remember else None
+        if members is None:  # a home that nobody has is a client's text, and goes no further
+            return self._decide_route(away.route, now, tried)
         # No session begins anew on a drained member, nor where sessions are taken over.
-        members = self._by_route.get(away.home, ()) if self.homes.remember else ()
         home = next((m for m in members if self.electable(m, now, tried)), None)
         if home is not None and self.homes.is_due(away, now):
             home.kept += 1
             return Choice(home, Session.MOVED, Reason.FAILBACK, away.route, home.route)
         choice = self._decide_route(away.route, now, tried)
         member, route = choice.member, away.home
-        if not self.homes.remember or choice.cookie_route is None or member is None:
+        if choice.cookie_route is None or member is None:
             return choice
         if member.route is not None and member.route != away.home:
             # While its home is away, the time until it goes back doesn't run.
-            if home is not None:
-                route = self.homes.kept(away, member.route)
-            else:
-                route = self.homes.token(away.home, member.route, now)
+            homes, to = self.homes, member.route
+            route = homes.kept(away, to) if home else homes.token(away.home, to, now)
         reason = Reason.AWAY if choice.session is Session.KEPT else choice.reason
         return replace(choice, cookie_route=route, reason=reason)
 

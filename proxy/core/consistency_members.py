@@ -113,7 +113,7 @@ def failback_mistakes(_: Raw, balancer: Raw) -> Iterator[Mistake]:
     elif not _parts(balancer.at("sticky_separator")):
         yield failback.mistake(
             f"found {failback.value} with sticky_separator: {_written(balancer)}; a session's home"
-            " stands before the separator, which then is neither a letter, a digit, @ nor %"
+            " stands before the separator, which then is neither a letter, a digit, @, % nor ~"
         )
 
 
@@ -121,7 +121,8 @@ def _parts(separator: Raw) -> bool:
     """Whether a separator can't be mistaken for a part of what stands before it."""
     if separator.value is False:
         return False
-    return not separator.text or not (separator.text.isalnum() or separator.text in "@%")
+    # homes, times and signatures consist of these, or are told apart by them
+    return not separator.text or not (separator.text.isalnum() or separator.text in "@%~")
 
 
 def _written(balancer: Raw) -> str:

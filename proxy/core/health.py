@@ -8,15 +8,16 @@ passes when all of its required checks do. One that failed comes back by these s
 | UNKNOWN | FAILED | PASSED |
 | PASSED | FAILED; FENCED if fence is on_failure | PASSED |
 | FAILED | FAILED | HELD for the time of its penalty, then PASSED |
-| HELD | FAILED | PASSED once the time is over, or if nobody else can be used |
+| HELD | as PASSED | PASSED once the time is over, or if nobody else can be used |
 | FENCED | FENCED | FENCED; PASSED once it is readmitted |
 
 The penalty is ``hold_off``, doubled with each failure of the last hour, so that a member that flaps
 stays out for longer and longer (D111). Nothing here knows who runs the checks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
+from typing import NamedTuple
 
 from proxy.core.settings import Fence, HealthCheck
 
@@ -67,6 +68,17 @@ class Check:
         return f"<Check {self.settings.title} passing={self.passing} streak={self.streak}>"
 
 
+class HandedOn(NamedTuple):
+    """What is known of a member's checks, for another program on the same machine."""
+
+    verdict: Verdict
+    # monotonic, as the times of the last failures
+    back_at: float
+    failures: tuple[float, ...]
+    # by the check's title; None without a result
+    passing: Mapping[str, bool | None]
+
+
 class Health:
     """All checks of one member, and its verdict."""
 
@@ -91,7 +103,11 @@ class Health:
             known = former.get(settings.title)
             same = known is not None and known.settings == settings
             self.checks[settings.title] = known if known and same else Check(settings)
-        if fence is Fence.NEVER and self.verdict is Verdict.FENCED:
+        self._settle()
+
+    def _settle(self) -> None:
+        """A verdict that the settings don't give is none."""
+        if self._fence is Fence.NEVER and self.verdict is Verdict.FENCED:
             self.verdict = Verdict.FAILED
         if not self._required and self.verdict is not Verdict.FENCED:
             self.verdict = Verdict.PASSED
@@ -143,6 +159,21 @@ class Health:
         doubled = min(max(len(self._failures) - 1, 0), MOST_DOUBLED)
         return self._hold_off * 2.0**doubled
 
+    def handed_on(self) -> "HandedOn":
+        """What the next program is to know, lest an upgrade look like a start."""
+        passing = {title: check.passing for title, check in self.checks.items()}
+        return HandedOn(self.verdict, self.back_at, tuple(self._failures), passing)
+
+    def take_up(self, known: "HandedOn") -> None:
+        """Go on where the program before us was; what is not checked any more is forgotten.
+
+        So a single lost probe fails nobody who passed until then, and no failure is told twice.
+        """
+        self.verdict, self.back_at, self._failures = known[0], known[1], [*known[2]]
+        for title, check in self.checks.items():
+            check.passing = known.passing.get(title)
+        self._settle()
+
     def fence(self) -> None:
         """It is fenced, as was said before a restart."""
         self.verdict = Verdict.FENCED
@@ -150,7 +181,7 @@ class Health:
     def readmit(self) -> bool:
         """The operator takes it back: no fence, no penalty; whether there was one.
 
-        With checks that fail it stays out until they pass, and then is back at once.
+        With checks that fail it stays out until they pass, and then for ``hold_off``.
         """
         if self.verdict not in (Verdict.FENCED, Verdict.HELD, Verdict.FAILED):
             return False

@@ -14,7 +14,7 @@ A chain of takeovers is followed to its end. An entry that would close a circle 
 long as it would; of several the one with the weakest origin.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -83,6 +83,11 @@ class Takeovers:
         """What one origin says."""
         return dict(self._entries[origin])
 
+    @property
+    def by_checks(self) -> Collection[str]:
+        """Whose sessions are taken over since their checks fail."""
+        return self._entries[Origin.CHECKS].keys()
+
     def in_force(self) -> dict[str, Takeover]:
         """What counts: for each route the strongest word, without circles."""
         found: dict[str, Takeover] = {}
@@ -92,13 +97,17 @@ class Takeovers:
                     found[gone] = entry
         return found
 
+    @property
+    def heirs(self) -> dict[str, str]:
+        """The same in short: whose sessions go to whom."""
+        return {gone: entry.heir for gone, entry in self.in_force().items()}
+
     def circle(self, gone: str, heir: str) -> bool:
         """Whether an entry of the operator's would close a circle with others of theirs."""
         return _closes_circle(self._entries[Origin.OPERATOR], gone, heir)
 
     def __repr__(self) -> str:
-        told = {gone: entry.heir for gone, entry in self.in_force().items()}
-        return f"<Takeovers {told}>"
+        return f"<Takeovers {self.heirs}>"
 
 
 def _closes_circle(entries: Mapping[str, Takeover], gone: str, heir: str) -> bool:

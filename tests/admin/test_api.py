@@ -251,6 +251,19 @@ async def test_no_such_route(
         ),
         ("balancers/a/members/b/drain", {"deadline": "22:00"}, "deadline must be a number"),
         ("balancers/a/members/b/drain", {"deadline": True}, "deadline must be a number"),
+        *(
+            (
+                "balancers/a/members/b/drain",
+                b'{"deadline": %b}' % deadline,
+                "deadline must be in seconds since 1970, and before 2100",
+            )
+            for deadline in (b"NaN", b"1e308", b"1e999", b"-1", b"-Infinity", b"1" * 400)
+        ),
+        (
+            "balancers/a/members/b/terms",
+            b'{"load_factor": NaN}',
+            "load_factor must be a number from 1 to 100",
+        ),
         (
             "balancers/a/members/b/terms",
             {"reason": "x"},

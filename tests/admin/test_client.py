@@ -1,5 +1,6 @@
 """proxy.admin.client: what the command line is told, over a real socket."""
 
+import copy
 import os
 import socket
 import threading
@@ -21,7 +22,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "reload": lambda path: client.reload(path, dry_run=False),
     "upgrade": client.upgrade,
     "stop": lambda path: client.stop(path, at_once=False),
-    "drain": lambda path: client.say_of_member(path, "server1", "drain", {}),
+    "drain": lambda path: [*client.say_of_member(path, "server1", "drain", {})],
 }
 
 
@@ -48,10 +49,10 @@ def test_what_is_wanted_of_a_member(path: Path, commands: FakeCommands) -> None:
         **STATUS,
         "balancers": dict.fromkeys(("a", "b"), STATUS["balancers"]["cluster"]),
     }
-    told = client.say_of_member(path, "server1", "readmit", {"reason": "new disk"})
+    told = [*client.say_of_member(path, "server1", "readmit", {"reason": "new disk"})]
     assert [(each["balancer"], each["sessions"]) for each in told] == [("a", 40), ("b", 40)]
     enabled = {"status": "enabled"}
-    client.say_of_member(path, "http://10.0.0.2:8080/app", "status", enabled, "b")
+    [*_] = client.say_of_member(path, "http://10.0.0.2:8080/app", "status", enabled, "b")
     assert commands.asked == [
         ("readmit", "a", "server1"),
         ("readmit", "b", "server1"),
@@ -64,10 +65,45 @@ def test_what_is_wanted_of_a_member(path: Path, commands: FakeCommands) -> None:
 def test_member_that_nobody_has(path: Path, commands: FakeCommands) -> None:
     """The names that there are stand in the error, and nothing is done."""
     with pytest.raises(AdminError, match=r"^no balancer has a member serv; there are: server1, "):
-        client.say_of_member(path, "serv", "readmit", {})
+        [*client.say_of_member(path, "serv", "readmit", {})]
     with pytest.raises(AdminError, match=r"^no balancer b has a member server1; there are: none$"):
-        client.say_of_member(path, "server1", "readmit", {}, "b")
+        [*client.say_of_member(path, "server1", "readmit", {}, "b")]
     assert commands.asked == []
+
+
+@pytest.mark.usefixtures("supervisor")
+def test_one_balancer_refuses(
+    path: Path, commands: FakeCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are told all the same; who refused and why is raised in the end."""
+    commands.tree = {
+        **STATUS,
+        "balancers": dict.fromkeys(("a", "b", "c"), STATUS["balancers"]["cluster"]),
+    }
+
+    async def failover(balancer: str, *_: object) -> None:
+        commands.asked.append((balancer,))
+        if balancer == "b":
+            raise CommandError("b has no member server7")
+
+    monkeypatch.setattr(commands, "failover", failover)
+    told = client.say_of_member(path, "server1", "failover", {"heir": "server7"})
+    assert [next(told)["balancer"], next(told)["balancer"]] == ["a", "c"]
+    with pytest.raises(AdminError, match=r"^b has no member server7$"):
+        next(told)
+    assert commands.asked == [("a",), ("b",), ("c",)]
+
+
+@pytest.mark.usefixtures("supervisor")
+def test_readmit_where_it_is_kept_out(path: Path, commands: FakeCommands) -> None:
+    """A member that is fenced in one balancer of several is readmitted there."""
+    fenced = copy.deepcopy(STATUS["balancers"]["cluster"])
+    fenced["members"][0]["verdict"] = "fenced"
+    balancers = {"a": STATUS["balancers"]["cluster"], "b": fenced}
+    commands.tree = {**STATUS, "balancers": balancers}
+    told = [*client.say_of_member(path, "server1", "readmit", {})]
+    assert [each["balancer"] for each in told] == ["b"]
+    assert commands.asked == [("readmit", "b", "server1")]
 
 
 @pytest.mark.parametrize("at_once", [False, True])

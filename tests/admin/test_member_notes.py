@@ -74,6 +74,7 @@ def test_notes(member: dict[str, Any], notes: list[str]) -> None:
         {"said": 7, "drain": [], "takeover": "x", "checks": {}},
         {"said": {"by": 7, "at": "x"}, "checks": [None, 7, {}]},
         {"drain": {"until": "x", "empty_at": []}},
+        {"drain": {"until": 1e308, "empty_at": float("nan")}, "said": {"by": "x", "at": -1e308}},
     ],
 )
 def test_other_versions(strange: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from proxy.control.holdings import Holdings, Logs
 from proxy.control.journal import restore, saved
 from proxy.control.member_view import Drain
 from proxy.control.members import STATE, VARIABLE
+from proxy.control.prober import Probed
 from proxy.control.served import Served
 from proxy.control.state import load_state, save_state
+from proxy.control.verdicts import Verdicts
 from proxy.core.health import Verdict
 from proxy.core.member import Terms
-from proxy.core.settings import OperatorStatus, Settings
+from proxy.core.settings import Event, OperatorStatus, Settings
 from proxy.core.takeover import Origin, Said
 from tests.control.clusters import settings
 from tests.fakes import FakeClock, FakeLoop
@@ -148,7 +151,7 @@ def test_fences(make: Make) -> None:
 
 
 def test_takeovers(make: Make) -> None:
-    """Takeovers by command and by checks go on; the file's and the configuration's say so anew."""
+    """All takeovers go on but the configuration's, and a file's that is named no more."""
     cluster = make({}, {}, {}, {}, failover={"server4": "server1"})
     takeovers = cluster.takeovers["mail"]
     takeovers.put("server1", "server2", Origin.OPERATOR, ROOT)
@@ -160,11 +163,92 @@ def test_takeovers(make: Make) -> None:
         "mail: server2 still has server3's sessions",
     ]
     assert [fresh.board.status(index).heir for index in range(3)] == [1, -1, 1]
+    watching = make({}, {}, {}, {}, failover_file="/failover")
+    assert "mail: server4 still has server2's sessions" in restored(watching, saved(cluster))
     smaller = make({}, {})
     assert restored(smaller, saved(cluster)) == [
         "mail: server2 still has server1's sessions",
         "mail: server2 has taken over from server3 no more: one of them is gone",
     ]
+
+
+WEB = {"type": "http", "name": "web", "passes": 1, "fails": 3}
+
+
+def see(cluster: Cluster, *results: str) -> Verdicts:
+    """Results of the check ``web``, one of each member at a time: + passed, - failed."""
+    verdicts = Verdicts(cluster)
+    for each in results:
+        verdicts.take(
+            Probed(view.key, "web", sign == "+", "", 0.0, time.monotonic())
+            for view, sign in zip(cluster.members, each, strict=True)
+        )
+    return verdicts
+
+
+def test_upgrade_goes_on_where_checks_were(make: Make) -> None:
+    """An upgrade is no start: who is down is told once, held off as before, and nobody fails anew.
+
+    A restart knows nothing of checks: what they found may be of yesterday.
+    """
+    options = {"fence": "on_failure", "hold_off": "60s", "health_checks": [WEB]}
+    free = {**options, "fence": "never"}
+    for balancer, after in ((options, Verdict.FENCED), (free, Verdict.FAILED)):
+        cluster = make({}, {}, {}, **balancer)
+        see(cluster, "++-", "+--", "+--", "+--")
+        fresh = make({}, {}, {}, **balancer)
+        restored(fresh, saved(cluster, upgrade=True))
+        states = [fresh.board.status(index).verdict for index in range(3)]
+        assert states == [Verdict.PASSED, after, Verdict.FAILED]
+        see(fresh, "---")
+        assert fresh.board.status(0).verdict is Verdict.PASSED  # one probe of three
+        assert fresh.happenings.take() == []
+        see(fresh, "--+")
+        assert fresh.board.status(2).verdict is Verdict.HELD
+        see(fresh, "--+")
+        assert fresh.board.status(0).verdict is after  # fenced as ever
+        told = [(each.event, each.member) for each in fresh.happenings.take()]
+        assert told[0] == (Event.MEMBER_DOWN, "server1")
+        assert told[-1] == (Event.MEMBER_UP, "server3")  # as nobody else can serve
+        again = make({}, {}, {}, **balancer)
+        restored(again, saved(cluster))
+        assert again.board.status(0).verdict is Verdict.UNKNOWN
+
+
+def test_restart_while_a_member_is_down(make: Make) -> None:
+    """Hooks that heard that it is down hear when it is up, and of nothing twice."""
+    cluster = make({}, {}, health_checks=[WEB])
+    see(cluster, "+-")
+    fresh = make({}, {}, health_checks=[WEB])
+    restored(fresh, saved(cluster))
+    see(fresh, "+-", "+-")
+    assert [each.event for each in fresh.happenings.take()] == []
+    fresh = make({}, {}, health_checks=[WEB])
+    restored(fresh, saved(cluster))
+    see(fresh, "++")
+    assert [each.event for each in fresh.happenings.take()] == [Event.MEMBER_UP]
+
+
+def test_upgrade_to_other_checks(make: Make) -> None:
+    """What a new configuration checks otherwise, or no more, is as it says."""
+    cluster = make({}, {}, fence="on_failure", health_checks=[WEB])
+    see(cluster, "++", "+-", "+-", "+-")
+    found = saved(cluster, upgrade=True)
+    for checks, second in (
+        ([{"type": "tcp", "required": False}], Verdict.FENCED),
+        ([{**WEB, "name": "other"}], Verdict.FENCED),
+    ):
+        fresh = make({}, {}, fence="on_failure", health_checks=checks)
+        restored(fresh, found)
+        states = [fresh.board.status(index) for index in (0, 1)]
+        assert [each.verdict for each in states] == [Verdict.PASSED, second]
+        assert states[0].back_since == 0
+    bare = make({}, {})
+    restored(bare, found)
+    verdicts = Verdicts(bare)
+    verdicts.tick()
+    assert [bare.board.status(index).verdict for index in (0, 1)] == [Verdict.PASSED] * 2
+    assert [each.event for each in bare.happenings.take()] == [Event.MEMBER_UP]
 
 
 # --- files that can't be used --------------------------------------------------------------------
@@ -202,6 +286,8 @@ DAMAGED = [
     journal(GOOD, {**GOOD, "terms": {"file": [1, 0, False, False], "terms": [1, 2]}}),
     journal(GOOD, {**GOOD, "terms": {"file": [1, 0, False, False], "terms": [{}, 2, 3, 4]}}),
     journal(GOOD, {**GOOD, "drain": {"until": "x", "until_empty": False}}),
+    journal(GOOD, {**GOOD, "health": ["passed", 0.0, []]}),
+    journal(GOOD, {**GOOD, "health": ["well", 0.0, [], {}]}),
     journal(GOOD, takeovers=[{"balancer": "mail", "route": "server1"}]),
     journal(GOOD, takeovers=[{**GOOD, "heir": "server2", "origin": "nobody"}]),
 ]
@@ -270,10 +356,19 @@ def test_upgrade_from_one_that_says_it_otherwise(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a former program says that isn't understood is a warning."""
-    served(folder, {VARIABLE: "[7]"}).cluster.board.close()
-    assert caplog.messages == [
-        "what was said of members is not understood: it is of another format"
-    ]
+    file = os.memfd_create("members")
+    os.write(file, b"[7]")
+    served(folder, {VARIABLE: str(file)}).cluster.board.close()
+    served(folder, {VARIABLE: "{}"}).cluster.board.close()
+    what = "what was said of members is not understood: "
+    assert caplog.messages[0] == f"{what}it is of another format"
+    assert caplog.messages[1].startswith(what)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.close(file)
+    save_state(folder, STATE, journal(GOOD))
+    made = served(folder, {VARIABLE: "{}"})
+    assert operators(made.cluster) == [DISABLED, ENABLED]  # as was saved, at least
+    made.cluster.board.close()
 
 
 # --- all of it together --------------------------------------------------------------------------
@@ -307,3 +402,29 @@ async def test_reload_saves_what_is_over(folder: Path) -> None:
     again = served(folder)
     assert operators(again.cluster) == [ENABLED, DISABLED]
     again.cluster.board.close()
+
+
+async def test_reload_knows_files_before_it_waits(folder: Path) -> None:
+    """While workers swap, a file is read by the new settings: its old members may be gone.
+
+    Of an heir that is gone no place on the board can be written.
+    """
+    file = folder / "failover"
+    file.write_text("server2: server1\n")
+    first, second = holdings(folder, {}, {}, {}), holdings(folder, {}, {})
+    first.settings = with_balancer(first.settings, failover_file=str(file))
+    second.settings = with_balancer(second.settings, failover_file=str(file))
+    heirs: list[float] = []
+
+    def changed() -> None:
+        file.write_text("server2: server3\n")
+        for _ in range(2):
+            made.members.look_at_files()
+        heirs.append(made.cluster.board.status(1).heir)
+
+    made = Served(asyncio.get_running_loop(), first, lambda: None, {})
+    made._changed = changed
+    await made._put_in_force(second)
+    assert heirs == [0]
+    made.cluster.board.close()
+    second.logs.close()

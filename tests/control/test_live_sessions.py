@@ -175,7 +175,22 @@ async def test_count_of_many(yard: Yard) -> None:
 
 async def test_count_without_workers(make: Callable[[int], Yard]) -> None:
     """Before there are workers there are no sessions."""
-    assert await make(0).sessions.count() == ({}, {})
+    assert (await make(0).sessions.count()).sessions == {}
+
+
+async def test_count_that_is_not_complete(
+    make: Callable[[int], Yard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that starts yet, or is silent, may have sessions: the count says that it isn't all.
+
+    So a member whose sessions are only there never counts as empty.
+    """
+    monkeypatch.setattr(module, "COUNTING", 0.05)
+    assert (await make(2).sessions.count()).complete
+    assert not (await make(3).sessions.count()).complete
+    yard = make(2)
+    yard[1].silent = True
+    assert not (await yard.sessions.count()).complete
 
 
 async def test_worker_that_ends(yard: Yard) -> None:

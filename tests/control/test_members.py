@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.control import members as module
 from proxy.control.cluster import Cluster
 from proxy.control.commands import CommandError, DrainUntil
 from proxy.control.hooks import Happening
@@ -33,6 +35,8 @@ class Arena:
         self.told: list[Happening] = []
         self.folder = folder
         self.cluster = Cluster(made, 1)
+        # by now everybody who lives was seen
+        self.cluster.counted_since -= 3600
         self.members = Members(
             self.cluster,
             asyncio.get_running_loop(),
@@ -144,17 +148,58 @@ async def test_reload_without_the_file(make: Make, tmp_path: Path) -> None:
     assert arena.cluster.board.status(1).heir == -1
 
 
+async def test_a_file_is_no_news_twice(make: Make, tmp_path: Path) -> None:
+    """After a restart a failover_file says what it said before, and nobody is told again.
+
+    One that can't be used just then changes nothing, as at any other time; one that is gone does.
+    """
+    file = tmp_path / "failover"
+    for text, heir, events in (
+        ("server2: server1\n", 0, [Event.TAKEOVER]),
+        ("server2: server1\n", 0, []),
+        ("server2: nobody\n", 0, []),
+        ("server2: server3\n", 2, [Event.TAKEOVER]),
+        (None, -1, [Event.FAILBACK]),
+    ):
+        file.unlink() if text is None else file.write_text(text)
+        arena = make(failover_file=str(file))
+        arena.members.restore({})
+        assert arena.cluster.board.status(1).heir == heir
+        assert arena.events == events
+        arena.members.configure()
+        assert arena.cluster.board.status(1).heir == heir
+
+
 async def test_upgrade_under_way(make: Make) -> None:
     """A new program knows all that was said, and wouldn't hear of more, nor of what we save."""
-    arena = make()
-    assert "BALANCEME_MEMBERS" in arena.members.for_upgrade()
+    arena = make(health_checks=[{"type": "tcp", "passes": 1, "fails": 1}])
+    entry, (memory,) = arena.members.for_upgrade()
+    assert entry == {"BALANCEME_MEMBERS": str(memory)}
+    assert json.loads(os.pread(memory, 10_000, 0))["takeovers"] == []
     with pytest.raises(CommandError, match="an upgrade is under way"):
         await arena.members.readmit("mail", "server1", ROOT)
     arena.members.changed()
-    assert arena.saved is None
-    arena.members.handed_on = False
-    arena.members.changed()
+    assert not (arena.folder / STATE).exists()
+    arena.see(1, passed=False)
+    assert arena.events == []  # the new program sees it as well
+    arena.members.take_back()
+    assert arena.events == [Event.MEMBER_DOWN]
     assert arena.saved is not None
+    await arena.members.failover("mail", "server2", "server1", ROOT)
+
+
+async def test_what_could_not_be_saved(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the disk has room again it is saved, though nothing changes any more."""
+    arena = make()
+    monkeypatch.setattr(module, "save_state", lambda *_: False)
+    await arena.members.failover("mail", "server2", "server1", ROOT)
+    monkeypatch.undo()
+    arena.members._look()
+    assert not (arena.folder / STATE).exists()
+    arena.members._save_at = 0
+    arena.members._look()
+    assert len(arena.saved["takeovers"]) == 1
+    assert arena.members._save_at is None
 
 
 async def test_stop(make: Make) -> None:

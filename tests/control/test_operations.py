@@ -16,7 +16,7 @@ from proxy.control.scoreboard import MemberCounters
 from proxy.control.verdicts import Verdicts
 from proxy.core.health import Health
 from proxy.core.settings import Event, Fence, HealthCheck, OperatorStatus
-from proxy.core.takeover import Said
+from proxy.core.takeover import Origin, Said
 from tests.control.clusters import settings
 
 ROOT = Said("root", 1000.0, "new disk")
@@ -28,6 +28,8 @@ class Desk:
 
     def __init__(self, *members: dict[str, Any]) -> None:
         self.cluster = Cluster(settings(*members), 1)
+        # by now everybody who lives was seen
+        self.cluster.counted_since -= HOUR
         self.operations = Operations(self.cluster, Verdicts(self.cluster))
         self.drains = Drains(self.cluster)
 
@@ -62,10 +64,11 @@ class Desk:
         """So many exchanges are under way on a member."""
         self.cluster.board.set_counters(0, number - 1, MemberCounters(busy=count))
 
-    def look(self, sessions: int) -> bool:
+    def look(self, sessions: int, *, complete: bool = True) -> bool:
         """So many sessions of server2 are alive, the last one seen now."""
-        name = ("mail", "server2")
-        return self.drains.look({name: sessions}, {name: time.monotonic()})
+        name, seen = ("mail", "server2"), time.monotonic()
+        last_seen = {name: seen} if sessions else {}
+        return self.drains.look({name: sessions}, last_seen, complete=complete)
 
 
 @pytest.fixture
@@ -150,7 +153,7 @@ def test_failover_that_can_not_be(desk: Make) -> None:
     made.operations.failover(made.member(2), "server1", ROOT)
     for number, heir, words in (
         (1, "server2", "server2's own sessions are taken over, in the end by server1; clear that"),
-        (1, "server1", "server1's own sessions are taken over"),
+        (1, "server1", "mail: server1 can't take over its own sessions"),
         (1, "server7", "mail has no member server7"),
         (3, "server1", "a member without a route has no sessions"),
         (1, "http://server3", "a member without a route has no sessions"),
@@ -169,6 +172,37 @@ def test_clear_what_others_say(desk: Make) -> None:
     with pytest.raises(CommandError, match="it is failover_file that says"):
         made.operations.clear_failover(made.member(2), ROOT)
     assert made.heirs == [-1, 0, -1]
+
+
+def test_clear_what_checks_say(desk: Make) -> None:
+    """A takeover that its checks would bring about again is not to be cleared."""
+    made = desk()
+    made.cluster.takeovers["mail"].put("server2", "server1", Origin.CHECKS, ROOT)
+    made.operations.failover(made.member(2), "server3", ROOT)
+    made.operations.clear_failover(made.member(2), ROOT)
+    with pytest.raises(CommandError, match="its checks fail; once they pass it has its sessions"):
+        made.operations.clear_failover(made.member(2), ROOT)
+    assert made.heirs == [-1, 0, -1]
+
+
+def test_only_what_counts_is_told(desk: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Hooks hear of sessions that go elsewhere, and not of words that change nothing."""
+    caplog.set_level(logging.INFO, "balanceme")
+    made = desk()
+    for _ in range(2):
+        made.operations.failover(made.member(2), "server1", ROOT)
+    assert made.events == [(Event.TAKEOVER, "server2")]
+    made.operations.set_failover_file("mail", {"server2": "server3"})
+    assert made.events == []
+    assert caplog.messages[-1] == (
+        "mail: server2: server3 takes over its sessions, as failover_file says;"
+        " server1 has them, as before"
+    )
+    made.operations.clear_failover(made.member(2), ROOT)
+    [told] = made.cluster.happenings.take()
+    assert (told.event, told.details["heir"]) == (Event.TAKEOVER, "server3")
+    made.operations.set_failover_file("mail", {})
+    assert made.events == [(Event.FAILBACK, "server2")]
 
 
 def test_failover_file(desk: Make) -> None:
@@ -246,6 +280,47 @@ def test_drain_until_empty(desk: Make) -> None:
     said = made.member(2).said
     assert said is not None
     assert (said.by, said.why) == ("root", "drained until it was empty")
+    assert made.events == [(Event.DRAINED, "server2")]
+
+
+def test_sessions_that_nobody_has_seen_yet(desk: Make) -> None:
+    """After a start, or once a worker has ended, a member isn't empty before a lifetime is over.
+
+    Its sessions are known by their cookies alone until they come again.
+    """
+    made = desk()
+    made.operations.drain(made.member(2), DrainUntil(empty=True), ROOT)
+    made.cluster.counted_since = time.monotonic() - HOUR + 60
+    assert not made.look(sessions=0)
+    drain = made.member(2).drain
+    assert drain is not None
+    now = time.time()
+    assert drain.empty_at(now) == pytest.approx(now + 60, abs=5)
+    made.cluster.counted_since -= 60
+    made.cluster.worker_ended(0)
+    assert not made.look(sessions=0)
+    made.cluster.counted_since -= HOUR
+    assert not made.look(sessions=0, complete=False)
+    assert made.operator(2) is OperatorStatus.DRAIN
+    assert made.look(sessions=0)
+    assert made.operator(2) is OperatorStatus.DISABLED
+    assert made.events == [(Event.DRAINED, "server2")]
+
+
+def test_deadline_of_a_drain_that_is_done(desk: Make) -> None:
+    """A session that turns up behind the end of a drain moves at its deadline as any other."""
+    made = desk()
+    made.operations.drain(made.member(2), DrainUntil(time.time() + HOUR), ROOT)
+    made.look(sessions=0)
+    assert made.is_done(2)
+    assert len(made.drains.under_way) == 1
+    drain = made.member(2).drain
+    assert drain is not None
+    assert not made.look(sessions=1)
+    drain.until = time.time()
+    assert made.look(sessions=1)
+    assert made.operator(2) is OperatorStatus.DISABLED
+    assert made.drains.under_way == []
     assert made.events == [(Event.DRAINED, "server2")]
 
 

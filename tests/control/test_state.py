@@ -336,3 +336,13 @@ def test_damaged_file_that_stays(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     (tmp_path / "a.damaged").touch()
     assert load_state(tmp_path, "a", json.loads) is None
     assert "can't be used (Is a directory), nor set aside: Not a directory" in caplog.text
+
+
+def test_half_of_a_file_goes(tmp_path: Path) -> None:
+    """What a process that was killed had half written doesn't stay for years."""
+    save_state(tmp_path, "members.json", b"{}")
+    for name in (".members.json.4711", ".members.json.4712", ".other.4711", "members.json.damaged"):
+        (tmp_path / name).write_bytes(b"half")
+    assert load_state(tmp_path, "members.json", bytes) == b"{}"
+    kept = {".other.4711", "members.json", "members.json.damaged"}
+    assert {each.name for each in tmp_path.iterdir()} == kept

@@ -165,6 +165,17 @@ def test_back_after_hold_off(make: Make, clock: FakeClock) -> None:
     assert arena.events == [(Event.MEMBER_DOWN, "server2"), (Event.MEMBER_UP, "server2")]
 
 
+@pytest.mark.parametrize("fence", ["never", "on_failure"])
+def test_down_is_told_once(make: Make, fence: str) -> None:
+    """A member that fails while it is held off wasn't up, so that nobody hears twice of its end."""
+    arena = make(fence=fence)
+    arena.see("++-")
+    arena.see("..+")
+    arena.see("..-")
+    fenced = [(Event.FENCED, "server3")] if fence == "on_failure" else []
+    assert arena.events == [(Event.MEMBER_DOWN, "server3"), *fenced]
+
+
 def test_nobody_is_held_off_alone(make: Make) -> None:
     """The first one that is back after all were down serves at once."""
     arena = make()
@@ -174,6 +185,16 @@ def test_nobody_is_held_off_alone(make: Make) -> None:
     assert arena.verdict == [Verdict.PASSED, Verdict.FAILED, Verdict.FAILED]
     arena.see(".+.")
     assert arena.verdict[1:2] == [Verdict.HELD]
+
+
+def test_nobody_waits_for_one_who_is_taken_over(make: Make) -> None:
+    """Who has left its sessions to a member that is held off can't serve in its place."""
+    arena = make({}, {})
+    arena.see("++")
+    arena.see("-+")
+    arena.cluster.takeovers["mail"].put("server2", "server1", Origin.OPERATOR, ROOT)
+    arena.see("++")
+    assert arena.verdict == [Verdict.PASSED] * 2
 
 
 def test_results_of_nobody(make: Make) -> None:
@@ -282,6 +303,38 @@ def test_an_operators_word_counts_more(make: Make) -> None:
     arena.cluster.publish()
     arena.see("+-+")
     assert arena.heirs == {"server2": "server1"}
+
+
+def test_back_while_the_operator_says_otherwise(make: Make) -> None:
+    """A member that is up again hasn't its sessions again where the operator gave them away."""
+    arena = make(takeover="auto", hold_off=0)
+    arena.see("+++")
+    arena.see("+-+")
+    arena.cluster.takeovers["mail"].put("server2", "server3", Origin.OPERATOR, ROOT)
+    assert [each for each, _ in arena.events] == [Event.MEMBER_DOWN, Event.TAKEOVER]
+    arena.see("+++")
+    assert arena.heirs == {"server2": "server3"}
+    assert arena.events == [(Event.MEMBER_UP, "server2")]
+
+
+@pytest.mark.parametrize("takeover", ["auto", "spread"])
+def test_checks_that_a_reload_takes_away(make: Make, takeover: str) -> None:
+    """A member that nobody checks any more is up, and has its sessions again."""
+    arena = make(takeover=takeover)
+    arena.see("+++")
+    arena.see("+-+")
+    assert len(arena.heirs) == (takeover == "auto")
+    assert arena.events[0] == (Event.MEMBER_DOWN, "server2")
+    tree = arena.cluster.settings.balancers["mail"].model_dump(mode="json", exclude_unset=True)
+    tree |= {"health_checks": [], "takeover": "spread", "hold_off": "0s"}
+    balancers = {"mail": Balancer.model_validate(tree)}
+    fresh = arena.cluster.settings.model_copy(update={"balancers": balancers})
+    arena.cluster.reload(fresh, 2).close()
+    assert arena.verdicts.tick()
+    assert arena.heirs == {}
+    failback = [(Event.FAILBACK, "server2")] if takeover == "auto" else []
+    assert arena.events == [(Event.MEMBER_UP, "server2"), *failback]
+    assert not arena.verdicts.tick()
 
 
 # --- fences --------------------------------------------------------------------------------------

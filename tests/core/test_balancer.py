@@ -751,6 +751,20 @@ def test_home_that_nobody_has() -> None:
     assert number(cluster, away(cluster, b"@server2.server9")) == 2
 
 
+@pytest.mark.parametrize("failback", ["stay", "return", "expire"])
+def test_home_is_never_a_clients_text(failback: str) -> None:
+    """What a URL gives as home isn't written back: it would set cookie attributes of its choice."""
+    cluster = returning(failback)
+    for home in (b"x;domain=zarafa.com", b"server9", b"", b"x@1764000000"):
+        choice = cluster.choose(b"/?BALANCEME=balancer@%b.server1" % home, None, NOW)
+        assert (number(cluster, choice), choice.cookie_route) == (1, b"server1")
+    heirs(cluster, server1="server3")
+    choice = cluster.choose(b"/?BALANCEME=balancer@x;path=/y.server1", None, NOW)
+    assert number(cluster, choice) == 3
+    assert choice.cookie_route is not None
+    assert b";" not in choice.cookie_route
+
+
 def test_signed_home() -> None:
     """A signature holds for home and route together; a home of one's own making is forged."""
     cookie: dict[str, Any] = {"secret": "0123456789abcdef"}

@@ -113,6 +113,16 @@ def test_failover_that_can_not_be(serve: Launcher, members: Members) -> None:
     assert status_of(proxy, "server1")["takeover"] is None
 
 
+def test_failover_to_who_can_not_serve(serve: Launcher, members: Members) -> None:
+    """It is done, for who commands may know more; and told, lest members be mixed up."""
+    proxy = run(serve, members("server1"), members("server2"))
+    say(proxy, "disable", "server1")
+    assert say(proxy, "failover", "server2", "server1").splitlines() == [
+        "cluster: server2 has lost its 0 live sessions to server1",
+        "cluster: server1 can't serve them now: it is disabled",
+    ]
+
+
 RULES = """\
 # written by the cluster manager
 RewriteCond %{HTTP_COOKIE} BALANCEME=(Balancer.server2)

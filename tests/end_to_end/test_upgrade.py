@@ -341,6 +341,41 @@ def test_new_one_is_ended(number: int, install: Programs, members: Members) -> N
     assert program.upgrade() == program.current != program.pid
 
 
+def test_what_is_known_of_members(install: Programs, members: Members) -> None:
+    """A member that is down, held off or taken over stays so, and none of it is told again."""
+    server1, server2 = members("server1"), members("server2")
+    settings = install.plain(*map(settings_of, (server1, server2)))
+    settings["balancers"]["cluster"] |= {
+        "health_checks": [{"type": "tcp", "interval": "250ms", "passes": 1, "fails": 1}],
+        "takeover": "auto",
+        "hold_off": "1h",
+    }
+    program = install.make(settings).start()
+    server2.stop()
+    until(lambda: "server1 takes over its sessions" in program.said(), "it is down")
+    for _ in range(2):
+        program.upgrade()
+    [told] = admin.members_called(program.socket, "server2")
+    assert (told["verdict"], told["takeover"]["origin"]) == ("check failed", "checks")
+    server2.start()
+    until(lambda: "server2 passes; held off for 3600 s more" in program.said(), "it passes")
+    program.upgrade()
+    [told] = admin.members_called(program.socket, "server2")
+    assert told["verdict"] == "held off"
+    for words in ("is down", "takes over its sessions", "held off for"):
+        assert program.said().count(words) == 1
+
+
+def test_that_can_not_even_be_started(install: Programs, members: Members) -> None:
+    """An interpreter that is gone is told, and afterwards members obey as before."""
+    settings = install.plain(*map(settings_of, (members("server1"), members("server2"))))
+    program = install.make(settings, "sys.executable = '/gone/python'").start()
+    with pytest.raises(AdminError, match="the new program can't be started: "):
+        program.upgrade()
+    [told] = admin.say_of_member(program.socket, "server2", "failover", {"heir": "server1"})
+    assert told["balancer"] == "cluster"
+
+
 def test_stop_meanwhile(install: Programs, members: Members) -> None:
     """Who is told to stop has nobody follow, although an upgrade is under way."""
     program = install.make(install.plain(settings_of(members("server1")))).start()
