@@ -76,7 +76,7 @@ def test_an_empty_password_is_one(tmp_path: Path) -> None:
     assert read(tmp_path, "user:\r\n") == CheckFiles("user", "")
 
 
-@pytest.mark.parametrize("text", ["", "no certificate", CA[:60]])
+@pytest.mark.parametrize("text", ["", "no certificate", CA[:60]], ids=["none", "text", "cut"])
 def test_authorities_are_certificates(tmp_path: Path, text: str) -> None:
     """What can't be used is told at once, and not by a check that fails for ever."""
     with pytest.raises(ConfigError, match="login holds no certificates of authorities"):
