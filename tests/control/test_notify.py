@@ -113,7 +113,7 @@ def test_manager_that_does_not_read(
     assert "[Errno 11]" in record.getMessage()
 
 
-@pytest.mark.parametrize("process", [None, str(os.getpid())])
+@pytest.mark.parametrize("process", [None, str(os.getpid())], ids=["any", "ours"])
 def test_watchdog_interval(process: str | None) -> None:
     """Signs of life are due at half of the limit, whether it names our process or none."""
     given = {"WATCHDOG_USEC": "30000000"} | ({"WATCHDOG_PID": process} if process else {})

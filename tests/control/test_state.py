@@ -72,7 +72,9 @@ def test_pid_file(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("content", ["", "1\n", "4711", OURS])
+@pytest.mark.parametrize(
+    "content", ["", "1\n", "4711", OURS], ids=["empty", "one", "no line", "ours"]
+)
 def test_stale_pid_file(content: str, tmp_path: Path) -> None:
     """What a dead balanceme left is replaced, even if its process id is another's by now."""
     path = tmp_path / "balanceme.pid"
