@@ -38,11 +38,15 @@ def demo(tmp_path: Path) -> Iterator[str]:
         (https, http, control, member),
         strict=True,
     )
+    # The name of a control socket has at most 107 bytes.
+    short = Path("/tmp") / f"balanceme-demo-{os.getpid()}"
+    short.unlink(missing_ok=True)
+    short.symlink_to(tmp_path)
     command = [sys.executable, "-m", "proxy", "demo", *(str(x) for pair in options for x in pair)]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(short)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,6 +68,7 @@ def demo(tmp_path: Path) -> Iterator[str]:
     finally:
         process.terminate()
         _, errors = process.communicate(timeout=30)
+        short.unlink()
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
 

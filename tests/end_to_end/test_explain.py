@@ -66,7 +66,7 @@ def test_where_a_session_goes(proxy: Proxy, dial: Dial) -> None:
     """What operators say of members is told, and a request goes where it is said to go."""
     assert "-> member server2 (" in explained(proxy, dial)
     assert "session kept; Set-Cookie: BALANCEME=balancer.server2;" in explained(proxy, dial)
-    admin.say_of_member(proxy.socket, "server2", "drain", {"reason": "new disk"})
+    list(admin.say_of_member(proxy.socket, "server2", "drain", {"reason": "new disk"}))
     text = explained(proxy, dial)
     assert re.search(r"member server2: drained by \S+ on .* GMT: new disk; takes its own", text)
     assert "-> member server2 (" in text
@@ -79,7 +79,7 @@ def test_where_a_session_goes(proxy: Proxy, dial: Dial) -> None:
     set_status(proxy, "enabled", "server3")
     set_status(proxy, "enabled", "server2")
     said = {"heir": "server3", "reason": "moved"}
-    admin.say_of_member(proxy.socket, "server2", "failover", said)
+    list(admin.say_of_member(proxy.socket, "server2", "failover", said))
     text = explained(proxy, dial)
     assert re.search(
         r"server2: server3 has taken over its sessions, said by \S+ on .*: moved", text
