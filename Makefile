@@ -25,8 +25,9 @@ help:
 run: $(VENV)/.installed-demo
 	@exec $(RUN) proxy demo
 
+# A file of tests stays together: its servers are started once.
 test: $(VENV)/.installed-dev
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(RUN) ruff format --check
