@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Folders in folders of an included folder.
 _DEEPEST = 128
-_BRACKETS = re.compile(r"\[[!^]?\]?[^\]]*\]")
+_BRACKETS = re.compile(r"\[[!^]?(?:\][^\]]*|[^\]]+)\]")
 
 
 class IncludeError(ValueError):
@@ -19,10 +19,14 @@ class IncludeError(ValueError):
 def included(name: str, root: Path, *, optional: bool) -> list[Path]:
     """The files of an Include or IncludeOptional. Raises IncludeError."""
     try:
-        if not is_pattern(name):
-            return _whole(root / name, optional, ())
-        start, parts = _split(root / name)
-        return _matching(start, parts, optional)
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if name.endswith(("/", "/.")):
+            # Says that the last name is a folder's; Path would forget it.
+            parts.append(".")
+        start = Path(root.anchor) if name.startswith("/") else root
+        if is_pattern(name):
+            return _matching(start, tuple(parts), optional)
+        return _named(start.joinpath(*parts), parts[-1:] == ["."], optional)
     except (OSError, ValueError) as error:
         if isinstance(error, IncludeError):
             raise
@@ -35,20 +39,24 @@ def is_pattern(name: str) -> bool:
     return "*" in bare or "?" in bare or _BRACKETS.search(bare) is not None
 
 
-def _split(path: Path) -> tuple[Path, tuple[str, ...]]:
-    return Path(path.anchor), path.parts[bool(path.anchor) :]
+def _named(path: Path, must_be_folder: bool, optional: bool) -> list[Path]:
+    if must_be_folder and path.exists() and not path.is_dir():
+        if optional:
+            return []
+        raise IncludeError(f"{path} isn't a folder; leave out the / at its end")
+    return _whole(path, optional, ())
 
 
 def _matching(folder: Path, parts: tuple[str, ...], optional: bool) -> list[Path]:
     part, rest = parts[0], parts[1:]
     if not is_pattern(part):
         path = folder / part
-        return _matching(path, rest, optional) if rest else _whole(path, optional, ())
+        return _matching(path, rest, optional) if rest else _named(path, part == ".", optional)
     pattern = _expression(part)
     try:
         names = sorted(path.name for path in folder.iterdir() if pattern.fullmatch(path.name))
     except OSError as error:
-        if optional:
+        if optional and isinstance(error, FileNotFoundError):
             return []
         raise IncludeError(
             f"the folder {folder} can't be read ({_because(error)}); make it, or say"

@@ -13,6 +13,9 @@ from proxy.apache.tree import Directive, Place, Section
 
 Children = list[Directive | Section]
 
+# Sections in sections, of all files; whoever walks through the tree may recurse.
+_DEEPEST = 100
+
 
 class Kind(Enum):
     """What becomes of the content."""
@@ -96,6 +99,9 @@ class Nesting:
         """A section begins. Its children of a condition that holds belong to what is around it."""
         if level.kind is Kind.TAKEN:
             level.children = self.here
+        if len(self._levels) == _DEEPEST:
+            text = f"stands in more than {_DEEPEST} other sections: close some"
+            self._remarks.mistake(level.at, level.tag, text)
         self._levels.append(level)
 
     def scan(self, at: Place, word: str, rest: str, line: str) -> None:

@@ -293,12 +293,12 @@ def _decoded(data: bytes) -> str:
 
 def _again(files: list[_File]) -> str:
     """The way from a file to itself, as far as it goes round."""
-    way = [str(file.path) for file in files if file.lines is not None]
-    last = str(files[-1].path)
-    if last not in way:
-        return f"end what goes round in {way[-1]}" if way else "end what goes round"
-    start = len(way) - 1 - way[::-1].index(last)
-    return f"it includes itself, {' → '.join([*way[start:], last])}: end that"
+    way = [str(file.path) for file in files if file.lines is not None or file is files[-1]]
+    for end in range(len(way) - 1, 0, -1):
+        if way[end] in way[:end]:
+            start = end - 1 - way[:end][::-1].index(way[end])
+            return f"{way[end]} includes itself, {' → '.join(way[start : end + 1])}: end that"
+    return f"end what goes round in {way[0]}"
 
 
 def _nearest_root(file: Path) -> Path:

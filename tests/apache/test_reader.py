@@ -76,6 +76,12 @@ def test_line_has_a_bound(tmp_path: Path) -> None:
     assert "test.conf:1: line: is longer" in mistakes_of(tmp_path, longest + "a" * 20)
 
 
+def test_nesting_has_a_bound(tmp_path: Path) -> None:
+    """Whoever walks through a tree may recurse."""
+    text = "<Location /x>\n" * 500 + "</Location>\n" * 500
+    assert "stands in more than 100 other" in mistakes_of(tmp_path, text)
+
+
 def test_server_root_counts_from_where_it_stands(tmp_path: Path) -> None:
     """An include is relative to the ServerRoot before it, and the last one is the tree's."""
     for name in ("a", "b"):

@@ -4,13 +4,14 @@ import os
 import random
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from proxy.apache.lines import first_word, words
 from proxy.apache.reader import ApacheError, Options, read
+from proxy.apache.variables import shell_values
 from tests.apache.tree_text import options_of, without_places
 from tests.end_to_end.apache import find_apache
 
@@ -45,7 +46,8 @@ class Oracle:
             [str(APACHE), *arguments],
             capture_output=True,
             check=False,
-            encoding="latin-1",
+            encoding="utf-8",
+            errors="replace",
             env={"PATH": os.environ["PATH"], **(environ or {})},
         )
 
@@ -77,13 +79,13 @@ class Oracle:
             indent = " " * (len(line) - len(line.lstrip(" ")))
             yield indent + "|".join([word.lower(), *words(rest)])
 
-    def options(self, options: Options) -> Options:
-        """The same with this Apache's version and modules."""
+    def options(self, options: Options, more: Iterable[str] = ()) -> Options:
+        """The same with this Apache's version and modules, and more of those."""
         return Options(
             dict.fromkeys(options.defines, ""),
             options.environ,
             options.server_root,
-            [f"{name}_module" for name in (*LOADED, *BUILT_IN)],
+            [*(f"{name}_module" for name in (*LOADED, *BUILT_IN)), *more],
             version=self.version,
         )
 
@@ -119,6 +121,8 @@ pytestmark = NEEDS_APACHE
 READING = Path(__file__).parent / "reading"
 # With modules that aren't loaded here.
 BEYOND = {"modules", "macros"}
+# In Latin-1, which Apache's dump has as it is.
+BEYOND |= {"latin"}
 
 
 @pytest.mark.parametrize(
@@ -246,3 +250,42 @@ def test_made_up_files_are_apaches(oracle: Oracle, tmp_path: Path) -> None:
     for _ in range(120):
         file.write_text(made_up(numbers))
         same(oracle, file, Options(server_root=str(tmp_path)))
+
+
+NAMES = ["a", "b", "ab", "a.b", ".a", "B", "a]", "a-b", "a*", "a\\b", "[a]", "a^", "!a"]
+PARTS = [*"ab.*?!^-\\B/", "[a]", "[a-b]", "[^a]", "[!a]", "/*", "a/", "[.]", "[a", "//"]
+
+
+@pytest.mark.slow
+def test_patterns_are_apaches(oracle: Oracle, tmp_path: Path) -> None:
+    """Patterns of any kind include the same files in the same order."""
+    for folder in NAMES:
+        (tmp_path / folder).mkdir()
+        for number, name in enumerate(NAMES):
+            (tmp_path / folder / name).write_text(f"Timeout {number}\n")
+    numbers = random.Random(6)
+    file = tmp_path / "test.conf"
+    for _ in range(80):
+        name = numbers.choice(["", "*/", "a/"])
+        name += "".join(numbers.choice(PARTS) for _ in range(numbers.randrange(1, 5)))
+        if not name.startswith("/"):
+            file.write_text(f"Include{numbers.choice(['', 'Optional'])} {name}\n")
+            same(oracle, file, Options(server_root=str(tmp_path)))
+
+
+@pytest.mark.skipif(not Path("/etc/apache2/apache2.conf").exists(), reason="no Debian layout here")
+def test_debian_tree_is_apaches(oracle: Oracle, tmp_path: Path) -> None:
+    """The package's own tree is read as Apache reads it with its envvars."""
+    file = Path("/etc/apache2/apache2.conf")
+    loads = read(file, Options()).top.directives("LoadModule")
+    environ = {
+        **shell_values((file.parent / "envvars").read_text(), {"APACHE_CONFDIR": "/etc/apache2"}),
+        **dict.fromkeys(("APACHE_RUN_DIR", "APACHE_LOG_DIR"), str(tmp_path)),
+    }
+    options = Options({}, environ, str(file.parent))
+    accepted, dump = oracle.asks(file, options)
+    tree = read(file, oracle.options(options, [load.arguments[0] for load in loads]))
+    # Apache acts on these while it reads, and doesn't dump them.
+    acted_on = ("loadmodule", "defaultruntimedir")
+    shown = [line for line in without_places(tree.children) if not line.startswith(acted_on)]
+    assert (accepted, shown) == (True, dump)
