@@ -13,10 +13,8 @@ BLANKS = " \t\n\v\f\r"
 # Characters of a line, continued ones together.
 LONGEST = 16 * 1024 * 1024
 
-_BARE = re.compile(rf"[^{BLANKS}]+")
-_QUOTED = {
-    quote: re.compile(rf"{quote}((?:\\[\\{quote}]|[^{quote}])*+)({quote}?)") for quote in "\"'"
-}
+# In double quotes, in single ones, bare; and whether the quote is closed.
+_WORD = re.compile(rf"""\"((?:\\[\\\"]|[^\"])*+)(\"?)|'((?:\\[\\']|[^'])*+)('?)|([^{BLANKS}]+)""")
 _ESCAPED = {quote: re.compile(rf"\\([\\{quote}])") for quote in "\"'"}
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -33,59 +31,53 @@ class Line(NamedTuple):
 
 def logical_lines(text: str) -> Iterator[Line]:
     """All lines that say something."""
-    whole, first, cut = "", 0, False
+    parts: list[str] = []
+    first, cut = 0, False
     pieces = text.split("\n")
     for number, piece in enumerate(pieces, 1):
         first = first or number
         # Apache's lines end at a NUL like its strings do; what follows is lost, a backslash too.
         shown, nul, _ = piece.partition("\0")
         cut = cut or bool(nul)
-        whole += shown
-        if not nul and number < len(pieces):
-            joined = whole.removesuffix("\r")
-            if joined.endswith("\\"):
-                whole = joined[:-1]
-                continue
-        said = whole.strip(BLANKS)
+        ended = shown.removesuffix("\r") if number < len(pieces) and not nul else shown
+        # An empty line behind two backslashes continues as well: it is the text so far that counts.
+        if not ended and parts:
+            ended = parts.pop()
+        parts.append(ended)
+        if number < len(pieces) and not nul and ended.endswith("\\"):
+            parts[-1] = ended[:-1]
+            if not parts[-1]:
+                parts.pop()
+            continue
+        said = "".join(parts).strip(BLANKS)
         if said and not said.startswith("#"):
             yield Line(first, said, cut)
-        whole, first, cut = "", 0, False
-    # The last line ended in a backslash, and nothing came.
-    if (said := whole.strip(BLANKS)) and not said.startswith("#"):
-        yield Line(first, said, cut)
+        parts, first, cut = [], 0, False
 
 
 def first_word(text: str) -> tuple[str, str]:
     """The first word without its quotes, and the text behind it; empty at the end."""
-    text = text.lstrip(BLANKS)
-    if not text:
-        return "", ""
-    quote = text[0]
-    if quoted := quote in _QUOTED and _QUOTED[quote].match(text):
-        word = _ESCAPED[quote].sub(r"\1", quoted[1])
-        return word, text[quoted.end() :].lstrip(BLANKS)
-    bare = _BARE.match(text)
-    end = bare.end() if bare else 0
-    return text[:end].replace("\\\\", "\\"), text[end:].lstrip(BLANKS)
+    found = _WORD.search(text)
+    return (_said(found), text[found.end() :].lstrip(BLANKS)) if found else ("", "")
 
 
 def words(text: str) -> tuple[str, ...]:
     """All words without their quotes."""
-    found = []
-    while text := text.lstrip(BLANKS):
-        word, text = first_word(text)
-        found.append(word)
-    return tuple(found)
+    return tuple(map(_said, _WORD.finditer(text)))
 
 
 def open_quote(text: str) -> bool:
     """Whether a word's quote isn't closed."""
-    while text := text.lstrip(BLANKS):
-        quoted = text[0] in _QUOTED and _QUOTED[text[0]].match(text)
-        if quoted and not quoted[2]:
-            return True
-        _, text = first_word(text)
-    return False
+    return any("" in found.group(2, 4) for found in _WORD.finditer(text))
+
+
+def _said(found: re.Match[str]) -> str:
+    double, _, single, _, bare = found.groups()
+    if double is not None:
+        return _ESCAPED['"'].sub(r"\1", double)
+    if single is not None:
+        return _ESCAPED["'"].sub(r"\1", single)
+    return bare.replace("\\\\", "\\")
 
 
 def quoted_word(word: str) -> str:
