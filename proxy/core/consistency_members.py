@@ -96,7 +96,7 @@ def _checked(balancer: Raw) -> bool:
     return any(
         not isinstance(place.value, dict)
         or place.at("health_checks").value
-        or any("check" in name for name in place.named())
+        or any("check" in name for name in place.named().keys() - {"health_checks"})
         for place in places
     )
 

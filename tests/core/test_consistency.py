@@ -226,6 +226,16 @@ def test_activesync_of_a_member() -> None:
 
 
 @pytest.mark.parametrize(
+    ("checks", "wrong"),
+    [([], ["takeover", "fence"]), (None, ["takeover", "fence"]), ([{"type": "tcp"}], [])],
+)
+def test_takeover_needs_checks(checks: list[Tree] | None, wrong: list[str]) -> None:
+    """No member counts as failed without checks, also where the list of them is given and empty."""
+    balancer: Tree = {"takeover": "auto", "fence": "on_failure", "health_checks": checks}
+    assert places(tree(balancer=balancer)) == wrong
+
+
+@pytest.mark.parametrize(
     ("frontend", "wrong"),
     [
         ({"mappings": None}, [""]),
