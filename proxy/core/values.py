@@ -28,7 +28,7 @@ LONGEST_DURATION = 3650 * 86400.0
 # More than any machine has cores.
 MOST_WORKERS = 1024
 
-_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+DURATION_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _DURATION = re.compile(DURATION_PATTERN)
 _SIZE = re.compile(SIZE_PATTERN)
@@ -47,7 +47,7 @@ def parse_duration(value: Any) -> float:
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise ValueError("a duration is a number with a unit: 250ms, 20s, 60m, 2h, 1d")
-    seconds = float(found[1]) * _SECONDS[found[2]]
+    seconds = float(found[1]) * DURATION_UNITS[found[2]]
     if seconds > LONGEST_DURATION:
         raise ValueError("a duration is at most 3650d")
     return seconds
@@ -64,7 +64,7 @@ def parse_timeout(value: Any) -> float:
 def duration_text(seconds: float) -> str:
     """The shortest text for a duration, to the millisecond: 3660.0 is ``61m``."""
     milliseconds = round(seconds * 1000)
-    for unit, factor in _SECONDS.items():
+    for unit, factor in DURATION_UNITS.items():
         if milliseconds and milliseconds % (factor * 1000) == 0:
             return f"{milliseconds // (factor * 1000):.0f}{unit}"
     return "0"

@@ -27,7 +27,7 @@ def kinds(model: type[Model]) -> dict[str, Any]:
 
 def is_secret(kind: Any) -> bool:
     """Whether settings of this kind are never shown."""
-    return _is_of(kind, Secrets)
+    return is_of(kind, Secrets)
 
 
 def written(value: Any, kind: Any = None) -> str:
@@ -50,10 +50,10 @@ def _scalar(value: Any, kind: Any) -> str:
         case Enum():
             return str(value.value)
         case float():
-            return f"{value:g}" if _is_of(kind, LoadFactor) else duration_text(value)
-        case int() if _is_of(kind, Size):
+            return f"{value:g}" if is_of(kind, LoadFactor) else duration_text(value)
+        case int() if is_of(kind, Size):
             return size_text(value)
-    text = shown_url(value) if _is_of(kind, HookUrl) else str(value)
+    text = shown_url(value) if is_of(kind, HookUrl) else str(value)
     return text if _PLAIN.fullmatch(text) else f'"{text}"'
 
 
@@ -71,6 +71,6 @@ def _entries(block: Model) -> Iterator[str]:
             yield f"{name}: {'(secret)' if is_secret(kind) else written(value, kind)}"
 
 
-def _is_of(kind: Any, wanted: Any) -> bool:
+def is_of(kind: Any, wanted: Any) -> bool:
     """Whether a kind is the wanted one, or one that may be left out, or a list of it."""
-    return kind is wanted or any(_is_of(part, wanted) for part in get_args(kind))
+    return kind is wanted or any(is_of(part, wanted) for part in get_args(kind))
