@@ -27,7 +27,7 @@ from proxy.apache.lines import (
 from proxy.apache.mistakes import ApacheError
 from proxy.apache.nesting import Kind, Level, Nesting
 from proxy.apache.remarks import Remarks
-from proxy.apache.tree import Directive, Place, Tree
+from proxy.apache.tree import Directive, Included, Place, Tree
 from proxy.apache.variables import Variables
 
 __all__ = ["ApacheError", "Options", "read"]
@@ -77,6 +77,7 @@ class _Reader:
 
     def __init__(self, file: Path, options: Options) -> None:
         self._remarks = Remarks(repair=options.repair)
+        self._includes: list[Included] = []
         self._nesting = Nesting(self._remarks)
         self._options = options
         self._variables = Variables(options.defines, options.environ)
@@ -109,7 +110,7 @@ class _Reader:
         if self._remarks.mistakes:
             raise ApacheError(self._remarks.mistakes)
         children, notices = self._nesting.children, dict.fromkeys(self._remarks.notices)
-        return Tree(tuple(children), tuple(notices), str(self._server_root))
+        return Tree(tuple(children), tuple(notices), str(self._server_root), tuple(self._includes))
 
     def _opened(self, file: _File) -> Iterator[Line]:
         at = file.included_at or Place(str(file.path), 0)
@@ -247,6 +248,7 @@ class _Reader:
         except IncludeError as error:
             self._remarks.mistake(directive.at, directive.name, str(error))
             return
+        self._includes += [Included(directive.at, str(path)) for path in paths]
         depth = self._files[-1].depth + 1
         self._files += [_File(path, depth, directive.at) for path in reversed(paths)]
 

@@ -70,12 +70,20 @@ class Section(NamedTuple):
                 yield child
 
 
+class Included(NamedTuple):
+    """A file that was included, and where."""
+
+    at: Place
+    file: str
+
+
 class Tree(NamedTuple):
     """A whole configuration: includes are in place, conditions are decided."""
 
     children: tuple[Directive | Section, ...]
     notices: tuple[Notice, ...]
     server_root: str
+    includes: tuple[Included, ...] = ()
 
     @property
     def top(self) -> Section:
