@@ -228,7 +228,7 @@ def _clear(path: Path, options: argparse.Namespace) -> None:
 
 
 def _readmit(options: argparse.Namespace) -> int:
-    return _told(options, "readmit", {}, "is readmitted, as soon as its checks pass")
+    return _told(options, "readmit", {}, "is readmitted; it serves once its checks pass")
 
 
 # --- what they share ----------------------------------------------------------------------------
