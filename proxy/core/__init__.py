@@ -5,7 +5,8 @@ where it ends. A *mapping* finds the balancer of a request. A *session route* is
 request carries, by which a session is new, kept, moved or unknown; it is *live* for as long as its
 cookie after it was last served. A *balancer* *chooses* a member: by the session first, then by
 what its *lbmethod* *elects*. A member is *usable* by what the operator set, what checks observed
-and what traffic ran into.
+and what traffic ran into. Checks lead to a *verdict* (``health``); another member may have taken a
+member's sessions over (``takeover``), which then are *away* from their *home* (``failback``).
 
 May import: itself and the pure parts of the standard library; httptools in ``http1`` and
 pydantic in ``settings``, which do no I/O. Never: asyncio, sockets, clocks, randomness, files,
