@@ -7,7 +7,7 @@ is kept, only the key that ``sessions`` makes of it.
 A session's history is the events in which it came to another member than before. The first and the
 last seven are kept: whatever a session does, it takes no more room. Of 100,000 sessions each takes
 215 bytes, 226 once it has moved and 292 at most, so that a full table has 28 to 38 MB; a request of
-a known session costs 0.2 µs, of a new one 0.9 (``python -m benchmarks.sessions``).
+a known session costs 0.4 µs, of a new one 0.9 (``python -m benchmarks.sessions``).
 """
 
 import struct
@@ -116,7 +116,9 @@ class LiveSessions:
         """A session is new here, or has moved; or a reload has made its member's name anew."""
         part = self._parts[key & _MASK]
         _, before, history = part.get(key, (0.0, None, b""))
-        if before != member:
+        # Who is kept elsewhere than before was moved by another worker, which has the event; or it
+        # is another browser of the same kind and address, which is no event at all.
+        if before is None or (before != member and choice.session is not Session.KEPT):
             code = _CODES[choice.session, choice.reason]
             if len(history) > _LAST * _SIZE:
                 history = history[:_SIZE] + history[-(_LAST - 1) * _SIZE :]

@@ -106,6 +106,20 @@ def test_room_for_as_many_as_there_may_be() -> None:
     assert live(table(*((session, NOW) for session in keys)), NOW) == len(keys)
 
 
+def test_kept_elsewhere_is_no_event() -> None:
+    """Who is kept on another member than before was moved by another worker, which tells of it.
+
+    Or there are two browsers of one kind and address, each with its own route.
+    """
+    made = table((1, NOW))
+    kept = Choice(None, Session.KEPT, Reason.KEPT, b"server2", None)
+    for second in range(1, 6):
+        made.note(1, NOW + second, (SERVER1, SERVER2)[second % 2], kept)
+    ((history, *_),) = [entry[2:] for part in made._parts for entry in part.values()]
+    assert len(events(history, made.names)) == 1
+    assert made.live(NOW + 5) == {SERVER2: 1}
+
+
 def test_no_pause() -> None:
     """A request goes through one part of the table at most, with a hundred thousand that end."""
     made = table(*((session, NOW) for session in range(125_000)))
