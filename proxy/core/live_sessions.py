@@ -116,13 +116,14 @@ class LiveSessions:
         """A session is new here, or has moved; or a reload has made its member's name anew."""
         part = self._parts[key & _MASK]
         _, before, history = part.get(key, (0.0, None, b""))
+        place = self._place(member)  # known to whoever is told, event or not
         # Who is kept elsewhere than before was moved by another worker, which has the event; or it
         # is another browser of the same kind and address, which is no event at all.
         if before is None or (before != member and choice.session is not Session.KEPT):
             code = _CODES[choice.session, choice.reason]
             if len(history) > _LAST * _SIZE:
                 history = history[:_SIZE] + history[-(_LAST - 1) * _SIZE :]
-            history += _EVENT.pack(now, self._place(member), code)
+            history += _EVENT.pack(now, place, code)
         part[key] = (now, member, history)
         if len(part) > self._room:
             self._make_room(part, now)

@@ -118,6 +118,8 @@ def test_kept_elsewhere_is_no_event() -> None:
     ((history, *_),) = [entry[2:] for part in made._parts for entry in part.values()]
     assert len(events(history, made.names)) == 1
     assert made.live(NOW + 5) == {SERVER2: 1}
+    assert {SERVER1, SERVER2} <= set(made.names)
+    assert sum(map(len, made.packed(NOW + 5))) > 0
 
 
 def test_no_pause() -> None:
