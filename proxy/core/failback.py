@@ -79,8 +79,8 @@ class Homes:
         return away_token(away._replace(route=route), self._separator)
 
     def is_due(self, away: Away, now: float) -> bool:
-        """Whether a session goes home whose home is back."""
-        return self.remember and (away.until is None or now + self.clock_offset >= away.until)
+        """Whether a session goes home whose home is back, with cookies that remember it."""
+        return away.until is None or now + self.clock_offset >= away.until
 
     def __repr__(self) -> str:
         return f"<Homes {self._failback.value}>"
