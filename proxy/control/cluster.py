@@ -140,11 +140,7 @@ class Cluster:
 
     def find(self, balancer: str, member: str) -> list[MemberView]:
         """The members of a balancer that are called ``member``, by route or url."""
-        return [
-            view
-            for view in self.members
-            if view.balancer == balancer and member in (view.settings.route, view.settings.url)
-        ]
+        return [view for view in self.of(balancer) if view.is_called(member)]
 
     def of(self, balancer: str) -> list[MemberView]:
         """The members of a balancer."""

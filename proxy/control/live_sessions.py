@@ -331,7 +331,7 @@ class LiveSessions:
         if balancer is not None and balancer not in balancers:
             raise CommandError(f"there is no balancer {balancer}; there are {', '.join(balancers)}")
         there = [each for each in self._cluster.members if balancer in (None, each.balancer)]
-        found = [each for each in there if member in (None, each.settings.route, each.settings.url)]
+        found = [each for each in there if member is None or each.is_called(member)]
         if not found:
             known = ", ".join(dict.fromkeys(each.name for each in there))
             raise CommandError(f"there is no member {member}; there are {known}")

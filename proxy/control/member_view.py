@@ -1,16 +1,16 @@
 """What the supervisor knows of one member: settings, status, health, and what people said of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proxy.control.prober import Key
 from proxy.control.scoreboard import MemberCounters, MemberStatus
 from proxy.core.health import Health, Verdict
 from proxy.core.member import Terms, terms_of
 from proxy.core.settings import Balancer as BalancerSettings
+from proxy.core.settings import HealthCheck, OperatorStatus
 from proxy.core.settings import Member as MemberSettings
-from proxy.core.settings import OperatorStatus
 from proxy.core.takeover import Said
-
-Key = tuple[str, str, str | None]
 
 
 @dataclass
@@ -68,7 +68,8 @@ class MemberView:
     ) -> None:
         self.balancer = balancer
         self.settings = settings
-        self.health = _health(settings, balancer_settings)
+        checks = _checks(settings, balancer_settings)
+        self.health = Health(checks, balancer_settings.fence, balancer_settings.hold_off)
         self.status = MemberStatus(settings.status, self.health.verdict)
         self.set_terms(terms_of(settings))
         # who said that it is what it is, if it isn't what the file says
@@ -98,6 +99,10 @@ class MemberView:
         """What logs call it."""
         return f"{self.balancer}: {self.name}"
 
+    def is_called(self, name: str) -> bool:
+        """Whether people may mean this member, by its route or its url."""
+        return name in (self.settings.route, self.settings.url)
+
     def configure(self, settings: MemberSettings, balancer: BalancerSettings) -> None:
         """Other settings; what the file says otherwise than before counts."""
         if settings.status is not self.settings.status:
@@ -107,10 +112,7 @@ class MemberView:
             self.terms_said = None
         if self.terms_said is None:
             self.set_terms(terms_of(settings))
-        made = _health(settings, balancer)
-        self.health.configure(
-            [check.settings for check in made.checks.values()], balancer.fence, balancer.hold_off
-        )
+        self.health.configure(_checks(settings, balancer), balancer.fence, balancer.hold_off)
         if self.health.verdict is not Verdict.FENCED:
             self.fenced = None
         self.status = self.status._replace(verdict=self.health.verdict)
@@ -141,7 +143,7 @@ class MemberView:
         return f"<MemberView {self.balancer} {self.name} {self.status.operator.value}>"
 
 
-def _health(settings: MemberSettings, balancer: BalancerSettings) -> Health:
+def _checks(settings: MemberSettings, balancer: BalancerSettings) -> Sequence[HealthCheck]:
+    """Its own checks, or else its balancer's."""
     own = settings.health_checks
-    checks = balancer.health_checks if own is None else own
-    return Health(checks, balancer.fence, balancer.hold_off)
+    return balancer.health_checks if own is None else own

@@ -19,9 +19,9 @@ from proxy.core.takeover import Origin, Said
 
 def member_named(cluster: Cluster, balancer: str, member: str) -> MemberView:
     """The member of a balancer with this route or url; raises CommandError."""
-    for view in cluster.of(balancer):
-        if member in (view.settings.route, view.settings.url):
-            return view
+    found = cluster.find(balancer, member)
+    if found:
+        return found[0]
     if balancer not in cluster.settings.balancers:
         raise CommandError(f"there is no balancer {balancer}")
     known = ", ".join(view.name for view in cluster.of(balancer))

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable, Mapping
 
 from proxy.control.cluster import Cluster
-from proxy.control.member_view import Key, MemberView
-from proxy.control.prober import Probed
+from proxy.control.member_view import MemberView
+from proxy.control.prober import Key, Probed
 from proxy.core.health import Verdict
 from proxy.core.sessions import MemberName
 from proxy.core.settings import Event, Failback, OperatorStatus, Takeover
