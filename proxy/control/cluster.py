@@ -157,7 +157,12 @@ class Cluster:
         return self.takeovers[view.balancer].in_force().get(route) if route else None
 
     def tell_takeover(
-        self, balancer: str, gone: str, before: Mapping[str, str], text: str, reason: str = ""
+        self,
+        balancer: str,
+        gone: str,
+        before: Mapping[str, str],
+        text: str,
+        reason: str | None = None,
     ) -> None:
         """Somebody has said something of a route's sessions: workers and hooks know what counts.
 
@@ -171,7 +176,8 @@ class Cluster:
             )
             return
         event = Event.FAILBACK if heir is None else Event.TAKEOVER
-        details = {"heir": heir or before[gone]} | ({"reason": reason} if reason else {})
+        why = {} if reason is None else {"reason": reason}
+        details = {"heir": heir or before[gone], **why}
         self.happenings.happened(event, balancer, gone, text, **details)
 
     def certificates_seen(

@@ -80,7 +80,7 @@ class Operations:
         before = takeovers.heirs
         takeovers.put(gone, taker.settings.route, Origin.OPERATOR, said)
         text = f"{view.title}: {taker.name} takes over its sessions, as {said.by} said"
-        self._cluster.tell_takeover(view.balancer, gone, before, text, reason=said.why)
+        self._cluster.tell_takeover(view.balancer, gone, before, text, reason=said.why or None)
 
     def clear_failover(self, view: MemberView, said: Said) -> None:
         """A member's sessions are its own again; raises CommandError if it isn't ours to say."""
@@ -93,7 +93,7 @@ class Operations:
                 raise CommandError(f"{view.title}: {_still(left.origin)}")
             return  # as it should be
         text = f"{view.title}: {entry.heir} takes its sessions over no more, as {said.by} said"
-        self._cluster.tell_takeover(view.balancer, route, before, text, reason=said.why)
+        self._cluster.tell_takeover(view.balancer, route, before, text, reason=said.why or None)
 
     def set_failover_file(self, balancer: str, heirs: Mapping[str, str]) -> None:
         """What a cluster manager wrote is in force."""

@@ -172,13 +172,10 @@ class Verdicts:
         heir = self._heir(view, now)
         if heir is None or heir.settings.route is None:
             return False
-        said = Said(CHECKS, time.time(), view.health.reason)
+        before, said = takeovers.heirs, Said(CHECKS, time.time(), view.health.reason)
         takeovers.put(route, heir.settings.route, Origin.CHECKS, said)
-        self._cluster.publish()
         text = f"{view.title}: {heir.name} takes over its sessions"
-        self._cluster.happenings.happened(
-            Event.TAKEOVER, view.balancer, view.name, text, heir=heir.name, reason=said.why
-        )
+        self._cluster.tell_takeover(view.balancer, route, before, text, reason=said.why)
         return True
 
     def _heir(self, view: MemberView, now: float) -> MemberView | None:
