@@ -35,9 +35,10 @@ class LongPolls:
     def tick(self) -> None:
         """With each sweep: some of those who wait on members that are to be empty."""
         now = self._clock.monotonic()
-        for member, (since, by) in list(self._emptying.items()):
-            share = max(by - now, 0.0) / max(by - since, 0.001)
-            self.end_some(share, member)
+        for member, (since, by) in self._emptying.items():
+            if member.busy:  # one that is empty stays in the list for as long as it is drained
+                share = max(by - now, 0.0) / max(by - since, 0.001)
+                self.end_some(share, member)
 
     def end_some(self, share: float, member: Member | None = None) -> None:
         """Let no more wait than this share of those who did at most, on a member or on all."""
