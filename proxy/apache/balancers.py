@@ -170,11 +170,17 @@ class Balancers:
             merge(into, found)
 
 
-def _grants(directive: Directive) -> bool:
-    """Whether a directive lets everybody in, as is so here anyway."""
+def grants_all(directive: Directive) -> bool:
+    """Whether it is ``Require all granted``: everybody is let in, as is so here anyway."""
     words = [word.lower() for word in directive.arguments]
-    granted = {"require": ["all", "granted"], "allow": ["from", "all"], "order": words}
-    return granted.get(directive.key) == words
+    return directive.key == "require" and words == ["all", "granted"]
+
+
+def _grants(directive: Directive) -> bool:
+    """The same, or as vhosts for Apache 2.2 say it."""
+    words = [word.lower() for word in directive.arguments]
+    allows = directive.key == "allow" and words == ["from", "all"]
+    return allows or directive.key == "order" or grants_all(directive)
 
 
 def _of_type(check: dict[str, Any]) -> dict[str, Any]:

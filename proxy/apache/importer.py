@@ -8,7 +8,7 @@ Apache in all that differs (``compat: apache``), so that clients and members see
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from proxy.apache.balancers import Balancers
+from proxy.apache.balancers import Balancers, grants_all
 from proxy.apache.cookie_rules import Rules, route_cookie
 from proxy.apache.draft import Draft, Imported
 from proxy.apache.mistakes import ApacheError
@@ -152,7 +152,7 @@ class _Import:
                 continue
             if key == "header" and route_cookie(directive) is not None:
                 continue
-            if key in _WRONG_WITHOUT and not _grants(directive):
+            if key in _WRONG_WITHOUT and not grants_all(directive):
                 self._draft.mistake(directive, _WRONG_WITHOUT[key])
             elif key in _NOTICES:
                 self._draft.notice(directive, _NOTICES[key])
@@ -174,7 +174,7 @@ class _Import:
             )
             return
         for directive in section.directives():
-            if directive.key in ("proxypass", "proxypassreverse") or _grants(directive):
+            if directive.key in ("proxypass", "proxypassreverse") or grants_all(directive):
                 continue
             self._draft.mistake(directive, f"it isn't understood in <{section.name}>")
 
@@ -332,11 +332,6 @@ class _Import:
                 meaning(directive.arguments[0], frontend)
             except ValueError as error:
                 self._draft.mistake(directive, str(error))
-
-
-def _grants(directive: Directive) -> bool:
-    words = [word.lower() for word in directive.arguments]
-    return directive.key == "require" and words == ["all", "granted"]
 
 
 Limit = Callable[[str, dict[str, Any]], None]
