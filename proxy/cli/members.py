@@ -13,7 +13,6 @@ from proxy.cli.common import Add, add_socket, ask
 # How often ``drain --wait`` looks, in seconds.
 LOOK = 1.0
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def add_commands(add: Add) -> None:
@@ -51,7 +50,7 @@ def add_commands(add: Add) -> None:
         "Say that another member has taken over a member's sessions.",
         "Their cookies are corrected with the next response. " + until,
     )
-    readmit = add("readmit", _readmit, "Let a member that is fenced or held off serve again.", "")
+    readmit = add("readmit", _readmit, "Let a member that is fenced or held off serve again.")
     for command in (drain, disable, enable, change, failover, readmit):
         command.add_argument("member", metavar="MEMBER", help="its route, or its url")
         command.add_argument("--balancer", metavar="NAME", help="only there, and not in all")
@@ -82,10 +81,12 @@ def _add_drain_options(drain: argparse.ArgumentParser) -> None:
 
 
 def _duration(text: str) -> float:
+    from proxy.core.values import DURATION_UNITS
+
     found = _DURATION.fullmatch(text)
     if found is None:
         raise argparse.ArgumentTypeError("a duration is a number with a unit: 90s, 30m, 2h, 1d")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(found[1]) * DURATION_UNITS[found[2]]
 
 
 def _clock(text: str) -> float:
