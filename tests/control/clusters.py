@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxy.core.settings import Settings
+from proxy.core.settings import Balancer, Settings
 
 
 def settings(
@@ -28,3 +28,10 @@ def settings(
             **(top or {}),
         }
     )
+
+
+def with_balancer(made: Settings, **changes: Any) -> Settings:
+    """The same settings with other ones of the balancer ``mail``."""
+    tree = made.balancers["mail"].model_dump(mode="json", exclude_unset=True) | changes
+    mail = Balancer.model_validate(tree)
+    return made.model_copy(update={"balancers": {**made.balancers, "mail": mail}})

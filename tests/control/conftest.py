@@ -1,6 +1,5 @@
-"""Real servers that the probes' tests share, started when the first test wants them."""
+"""What these tests share: a clock, and real servers, started when the first test wants them."""
 
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.control.real_servers import (
-    HOST,
     Issued,
     Mail,
     MariaDb,
@@ -19,24 +17,15 @@ from tests.control.real_servers import (
     start_mariadb,
     start_postfix,
 )
+from tests.fakes import FakeClock
 
 
-@pytest.fixture(scope="session")
-def free_ports() -> Iterator[Callable[[], int]]:
-    """Gives ports that nobody else is given; who sets SO_REUSEADDR may listen on them."""
-    held: list[socket.socket] = []
-
-    def take() -> int:
-        sock = socket.socket()
-        held.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-    yield take
-    for sock in held:
-        sock.close()
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """The clock of all decisions."""
+    clock = FakeClock()
+    monkeypatch.setattr("time.monotonic", clock.monotonic)
+    return clock
 
 
 @pytest.fixture(scope="session")
@@ -61,38 +50,38 @@ def issued(make_folder: Callable[[], Path]) -> Issued:
 
 
 @pytest.fixture(scope="session")
-def mariadb(make_folder: Callable[[], Path], free_ports: Callable[[], int]) -> Iterator[MariaDb]:
+def mariadb(make_folder: Callable[[], Path], free_port: Callable[[], int]) -> Iterator[MariaDb]:
     """A MariaDB."""
-    running = start_mariadb(make_folder(), free_ports)
+    running = start_mariadb(make_folder(), free_port)
     yield running
     running.server.stop()
 
 
 @pytest.fixture(scope="session")
 def postfix(
-    make_folder: Callable[[], Path], free_ports: Callable[[], int], issued: Issued
+    make_folder: Callable[[], Path], free_port: Callable[[], int], issued: Issued
 ) -> Iterator[Mail]:
     """A Postfix."""
-    running = start_postfix(make_folder(), free_ports, issued)
+    running = start_postfix(make_folder(), free_port, issued)
     yield running
     running.server.stop()
 
 
 @pytest.fixture(scope="session")
 def dovecot(
-    make_folder: Callable[[], Path], free_ports: Callable[[], int], issued: Issued
+    make_folder: Callable[[], Path], free_port: Callable[[], int], issued: Issued
 ) -> Iterator[Mail]:
     """A Dovecot."""
-    running = start_dovecot(make_folder(), free_ports, issued)
+    running = start_dovecot(make_folder(), free_port, issued)
     yield running
     running.server.stop()
 
 
 @pytest.fixture(scope="session")
 def apache(
-    make_folder: Callable[[], Path], free_ports: Callable[[], int], issued: Issued
+    make_folder: Callable[[], Path], free_port: Callable[[], int], issued: Issued
 ) -> Iterator[Web]:
     """An Apache."""
-    running = start_apache(make_folder(), free_ports, issued)
+    running = start_apache(make_folder(), free_port, issued)
     yield running
     running.server.stop()

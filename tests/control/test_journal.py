@@ -22,9 +22,9 @@ from proxy.control.state import load_state, save_state
 from proxy.control.verdicts import Verdicts
 from proxy.core.health import Verdict
 from proxy.core.member import Terms
-from proxy.core.settings import Event, OperatorStatus, Settings
+from proxy.core.settings import Event, OperatorStatus
 from proxy.core.takeover import Origin, Said
-from tests.control.clusters import settings
+from tests.control.clusters import settings, with_balancer
 from tests.fakes import FakeClock, FakeLoop
 
 ENABLED, DRAIN, DISABLED = (
@@ -35,13 +35,6 @@ ENABLED, DRAIN, DISABLED = (
 ROOT = Said("root", 1000.5, "new disk")
 FENCING = {"fence": "on_failure", "health_checks": [{"type": "tcp"}]}
 Make = Callable[..., Cluster]
-
-
-def with_balancer(made: Settings, **changes: Any) -> Settings:
-    """The same settings with other ones of the balancer ``mail``."""
-    tree = made.balancers["mail"].model_dump(mode="json", exclude_unset=True) | changes
-    mail = type(made.balancers["mail"]).model_validate(tree)
-    return made.model_copy(update={"balancers": {**made.balancers, "mail": mail}})
 
 
 @pytest.fixture

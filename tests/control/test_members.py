@@ -18,9 +18,9 @@ from proxy.control.members import STATE, Members, Others
 from proxy.control.prober import Probed
 from proxy.control.state import load_state
 from proxy.core.sessions import MemberName
-from proxy.core.settings import Balancer, Event, OperatorStatus, Settings
+from proxy.core.settings import Event, OperatorStatus, Settings
 from proxy.core.takeover import Said
-from tests.control.clusters import settings
+from tests.control.clusters import settings, with_balancer
 
 ROOT = Said("root", 1000.0)
 Make = Callable[..., "Arena"]
@@ -68,9 +68,7 @@ class Arena:
 
 def mail(**options: Any) -> Settings:
     """Three members with these options of their balancer."""
-    plain = settings({}, {}, {})
-    tree = plain.balancers["mail"].model_dump(mode="json", exclude_unset=True) | options
-    return plain.model_copy(update={"balancers": {"mail": Balancer.model_validate(tree)}})
+    return with_balancer(settings({}, {}, {}), **options)
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from proxy.control.operations import Operations
 from proxy.control.prober import Probed
 from proxy.control.verdicts import Verdicts
 from proxy.core.health import Verdict
-from proxy.core.settings import Balancer, Event, OperatorStatus, Settings
+from proxy.core.settings import Event, OperatorStatus, Settings
 from proxy.core.takeover import Said
-from tests.control.clusters import settings
+from tests.control.clusters import settings, with_balancer
 from tests.fakes import FakeClock
 
 ROOT = Said("root", 0.0)
@@ -43,9 +43,7 @@ EVENT = st.one_of(
 
 def mail(**options: Any) -> Settings:
     """Three members, of which server2 has named who takes over."""
-    plain = settings({}, {"takeover": "server3"}, {})
-    tree = plain.balancers["mail"].model_dump(mode="json", exclude_unset=True) | options
-    return plain.model_copy(update={"balancers": {"mail": Balancer.model_validate(tree)}})
+    return with_balancer(settings({}, {"takeover": "server3"}, {}), **options)
 
 
 class Story:

@@ -21,10 +21,9 @@ from proxy.core.balancer import Balancer
 from proxy.core.choice import Session
 from proxy.core.health import Verdict
 from proxy.core.member import Member
-from proxy.core.settings import Balancer as BalancerSettings
 from proxy.core.settings import OperatorStatus, Settings
 from proxy.core.takeover import Origin, Said
-from tests.control.clusters import settings
+from tests.control.clusters import settings, with_balancer
 from tests.fakes import FakeClock
 
 ROUTES = ["server1", "server2", "server3"]
@@ -73,15 +72,9 @@ def now() -> float:
 
 def mail(**options: Any) -> Settings:
     """Three members with a check, whose sessions have cookies."""
-    plain = settings({}, {}, {})
     check = {"type": "http", "passes": 1, "fails": 1}
-    tree = plain.balancers["mail"].model_dump(mode="json", exclude_unset=True) | {
-        "health_checks": [check],
-        "hold_off": f"{HOLD}s",
-        "session_cookie": {},
-        **options,
-    }
-    return plain.model_copy(update={"balancers": {"mail": BalancerSettings.model_validate(tree)}})
+    plain = {"health_checks": [check], "hold_off": f"{HOLD}s", "session_cookie": {}}
+    return with_balancer(settings({}, {}, {}), **(plain | options))
 
 
 class Model:
@@ -121,14 +114,6 @@ class Model:
     def close(self) -> None:
         """Let go of the board."""
         self.cluster.board.close()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """The clock of all decisions."""
-    clock = FakeClock()
-    monkeypatch.setattr("time.monotonic", clock.monotonic)
-    return clock
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from proxy.control.member_view import MemberView
 from proxy.control.prober import Probed
 from proxy.control.verdicts import Verdicts
 from proxy.core.health import Verdict
-from proxy.core.settings import Balancer, Event, OperatorStatus, Settings
+from proxy.core.settings import Event, OperatorStatus, Settings
 from proxy.core.takeover import Origin, Said
-from tests.control.clusters import settings
+from tests.control.clusters import settings, with_balancer
 from tests.fakes import FakeClock
 
 ROOT = Said("root", 0.0)
@@ -82,14 +82,6 @@ Make = Callable[..., Arena]
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """The clock of all decisions."""
-    clock = FakeClock()
-    monkeypatch.setattr("time.monotonic", clock.monotonic)
-    return clock
-
-
-@pytest.fixture
 def make(clock: FakeClock) -> Iterator[Make]:  # noqa: ARG001 - by its time all is decided
     """Makes arenas of three members with the check ``web``."""
     made: list[Arena] = []
@@ -97,9 +89,7 @@ def make(clock: FakeClock) -> Iterator[Make]:  # noqa: ARG001 - by its time all 
     def arena(*members: dict[str, Any], **balancer: Any) -> Arena:
         plain = settings(*(members or ({}, {}, {})))
         options = {"health_checks": [WEB], "hold_off": f"{HOLD}s", **balancer}
-        tree = plain.balancers["mail"].model_dump(mode="json", exclude_unset=True) | options
-        mail = Balancer.model_validate(tree)
-        made.append(Arena(plain.model_copy(update={"balancers": {"mail": mail}})))
+        made.append(Arena(with_balancer(plain, **options)))
         return made[-1]
 
     yield arena
@@ -325,10 +315,8 @@ def test_checks_that_a_reload_takes_away(make: Make, takeover: str) -> None:
     arena.see("+-+")
     assert len(arena.heirs) == (takeover == "auto")
     assert arena.events[0] == (Event.MEMBER_DOWN, "server2")
-    tree = arena.cluster.settings.balancers["mail"].model_dump(mode="json", exclude_unset=True)
-    tree |= {"health_checks": [], "takeover": "spread", "hold_off": "0s"}
-    balancers = {"mail": Balancer.model_validate(tree)}
-    fresh = arena.cluster.settings.model_copy(update={"balancers": balancers})
+    changes = {"health_checks": [], "takeover": "spread", "hold_off": "0s"}
+    fresh = with_balancer(arena.cluster.settings, **changes)
     arena.cluster.reload(fresh, 2).close()
     assert arena.verdicts.tick()
     assert arena.heirs == {}
