@@ -6,7 +6,7 @@ themselves.
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -143,6 +143,14 @@ CASES = [
         *(TERM, 0, "stopping: "),
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def quit_ends_programs() -> Iterator[None]:
+    """A script's job in the background ignores SIGQUIT, and so would all programs started here."""
+    former = signal.signal(QUIT, signal.SIG_DFL)
+    yield
+    signal.signal(QUIT, former)
 
 
 def name_of(case: Case) -> str:
